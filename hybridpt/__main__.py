@@ -1,0 +1,7 @@
+"""``python -m hybridpt``."""
+
+import sys
+
+from hybridpt.start import hybridpt
+
+sys.exit(hybridpt())

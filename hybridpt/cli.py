@@ -1,0 +1,88 @@
+"""``hybridpt fit | validate | test | predict`` (LightningCLI) and ``hybridpt data``."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from labelers.cli import guarded
+from labelers.errors import InputError, UsageError, unknown_name
+
+__all__ = ["main"]
+
+LIGHTNING = ("fit", "validate", "test", "predict")
+USAGE = """usage: hybridpt COMMAND ...
+
+  fit       train a model                          --config FILE [--KEY VALUE ...]
+  validate  losses of a checkpoint on split val    --config FILE --ckpt_path CKPT
+  test      results.csv and a picture on test      --config FILE --ckpt_path CKPT
+  predict   probabilities for every image          --config FILE --ckpt_path CKPT
+  data      make or convert a data set             NAME -o FOLDER
+
+'hybridpt COMMAND --help' lists the options of one command."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 success, 1 bad data, 2 wrong use."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    return guarded("hybridpt", lambda: _dispatch(arguments))
+
+
+def _dispatch(arguments: list[str]) -> int | None:
+    command = arguments[0] if arguments else "--help"
+    if command in ("-h", "--help"):
+        print(USAGE)
+    elif command in LIGHTNING:
+        _lightning(arguments)
+    elif command == "data":
+        _data(arguments[1:])
+    else:
+        raise unknown_name("command", command, [*LIGHTNING, "data"])
+    return 0
+
+
+def _lightning(arguments: list[str]) -> None:
+    from hybridpt.training import HybridCLI
+
+    warnings.filterwarnings("ignore", module="jsonargparse")
+    HybridCLI(args=arguments)
+
+
+def _data(arguments: list[str]) -> None:
+    """Run ``hybridpt data NAME -o FOLDER``: the options of a data set are the arguments of its class."""
+    import importlib
+    import inspect
+
+    from jsonargparse import ArgumentParser
+
+    names = _data_sets()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: hybridpt data NAME -o FOLDER ...\n\nnames: {', '.join(names)}")
+        return
+    if arguments[0] not in names:
+        raise unknown_name("data set", arguments[0], names)
+    module = importlib.import_module(names[arguments[0]])
+    (cls,) = (value for name in module.__all__ if inspect.isclass(value := getattr(module, name)))
+    parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=inspect.getdoc(cls))
+    parser.add_class_arguments(cls)
+    parser.add_argument("-o", "--output", type=str, required=True, help="folder to write to")
+    values = parser.parse_args(arguments[1:]).as_dict()
+    output = Path(values.pop("output"))
+    cls(**values).write(output)
+
+
+def _data_sets() -> dict[str, str]:
+    """Return the modules of ``hybridpt.data`` whose one public class has a method ``write``, by name."""
+    import ast
+
+    import hybridpt.data
+
+    found = {}
+    for path in sorted(Path(hybridpt.data.__path__[0]).glob("[a-z]*.py")):
+        classes = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        if any(isinstance(m, ast.FunctionDef) and m.name == "write" for c in classes for m in c.body):
+            found[path.stem] = f"hybridpt.data.{path.stem}"
+    return found

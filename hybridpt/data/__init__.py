@@ -1,0 +1,1 @@
+"""Manifests, images and label tables to batches; one file per data set."""

@@ -1,0 +1,245 @@
+"""The LightningDataModule: manifest, labels, channels and gold in, batches out."""
+
+from __future__ import annotations
+
+import csv
+import os
+import secrets
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning import LightningDataModule
+from torch.utils.data import DataLoader
+
+from hybridpt.batch import Batch
+from hybridpt.data.dataset import Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
+from hybridpt.data.labels import JoinedLabels, join_gold, join_labels, read_tables, truth_of_states
+from hybridpt.data.manifest import read_manifest
+from hybridpt.data.sources import Sources, keyed_hash
+from hybridpt.data.text import contrastive_text
+from labelers.channel import read_channels
+from labelers.errors import InputError
+from labelers.io import atomic_path, read_gold
+
+__all__ = ["HybridDataModule"]
+
+QUARANTINE_SHARE = 0.01
+"""More unreadable images than this share of those in use stop the run."""
+
+
+class HybridDataModule(LightningDataModule):
+    """Images of a manifest with what labelers say of their reports.
+
+    Args:
+        manifest: CSV or Parquet with one row an image: image, study_id, patient_id, dataset, split (train, val, test); where known
+            view, age, sex and report.
+        labels: Label tables; ``DATASET=PATH`` binds one to a data set.
+        channels: CHANNELS.json of ``labelers noise``; needed by the label term ``channel``.
+        gold: CSV with a study id and a column a finding (1, 0 or empty); read by validate and test alone, never by fit.
+        findings: Findings to keep; by default all that the tables know.
+        image_size: Side of the image in pixels.
+        batch_size: Images a batch and process.
+        num_workers: Processes that read images.
+        strict: Stop at the first image that cannot be read, instead of leaving it out and naming it in quarantine.csv.
+        seed: Seed of order and augmentation.
+    """
+
+    def __init__(
+        self,
+        manifest: str,
+        labels: list[str] | None = None,
+        channels: str | None = None,
+        gold: str | None = None,
+        findings: list[str] | None = None,
+        image_size: int = 224,
+        batch_size: int = 32,
+        num_workers: int = 2,
+        strict: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.manifest = manifest
+        self.labels = labels or []
+        self.channels = channels
+        self.gold = gold
+        self.findings = findings
+        self.image_size = image_size
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.strict = strict
+        self.seed = seed
+        self.sources: Sources
+        self.rows: pd.DataFrame
+        self.gold_used = False
+        self._failed: dict[int, str] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read and join everything but the pixels."""
+        model: Any = getattr(self.trainer, "lightning_module", None)
+        known: Sources | None = getattr(model, "sources", None)
+        self.rows = read_manifest(self.manifest)
+        joined = self._join(known)
+        train = (self.rows["split"] == "train").to_numpy()
+        if stage == "fit":
+            self._check_fit(train)
+        self.sources = known if known is not None else self._sources(joined, train)
+        if stage != "fit":
+            self._refuse_training_patients(stage)
+        self.gold_used = self.gold is not None and stage in ("validate", "test")
+        truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
+        if self.gold is not None and self.gold_used:
+            truth = join_gold(read_gold(self.gold), self.rows, joined.findings)
+        self._table = self._tabulate(joined, truth)
+        self._tokenizer = getattr(model, "tokenizer", None)
+        self._views = getattr(model, "views", ())
+        self._failed = {}
+
+    def _join(self, known: Sources | None) -> JoinedLabels:
+        tables = read_tables(self.labels)
+        union = list(dict.fromkeys(n for _, t in tables for n in t.vocabulary.names))
+        findings = self.findings or (union if known is None or union else list(known.findings))
+        if not findings:
+            raise InputError("expected findings: give label tables with --data.labels, or names with --data.findings")
+        if known is not None:
+            _check_same("findings", findings, known.findings)
+            findings = list(known.findings)
+        joined = join_labels(tables, self.rows, findings)
+        if known is None:
+            return joined
+        unknown = set(joined.labelers) - set(known.labelers)
+        if unknown:
+            raise InputError(
+                f"the checkpoint was not trained on labels of '{sorted(unknown)[0]}', only of {', '.join(known.labelers) or 'none'}; leave them out"
+            )
+        return _spread(joined, known.labelers)
+
+    def _check_fit(self, train: np.ndarray[Any, Any]) -> None:
+        for split in ("train", "val"):
+            if not (self.rows["split"] == split).any():
+                raise InputError(f"{self.manifest}: expected images in the split '{split}', found none; a fit needs train and val")
+        if not self.labels and not (self.rows.get("report", pd.Series("", self.rows.index))[train] != "").any():
+            raise InputError(f"{self.manifest}: neither labels nor reports to train on; give --data.labels or a column 'report'")
+
+    def _sources(self, joined: JoinedLabels, train: np.ndarray[Any, Any]) -> Sources:
+        channels = None if self.channels is None else read_channels(self.channels)
+        prevalence = joined.positive_share(train)
+        if channels is not None:
+            prevalence = tuple(channels.prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True))
+        key = secrets.token_hex(16)
+        return Sources(
+            findings=joined.findings,
+            labelers=joined.labelers,
+            datasets=tuple(sorted(self.rows["dataset"].unique())),
+            prevalence=prevalence,
+            image_size=self.image_size,
+            patients=keyed_hash(self.rows["patient_id"][train].unique(), key),
+            patient_key=key,
+            channels=channels,
+        )
+
+    def _refuse_training_patients(self, stage: str) -> None:
+        split = {"validate": "val", "test": "test"}.get(stage)
+        if split is None or not self.sources.patient_key:
+            return
+        patients = self.rows["patient_id"][self.rows["split"] == split].unique()
+        leaked = keyed_hash(patients, self.sources.patient_key) & self.sources.patients
+        if leaked:
+            raise InputError(
+                f"{self.manifest}: {len(leaked)} patients of the split '{split}' were trained on by this checkpoint; "
+                "their results would be worth nothing, take them out"
+            )
+
+    def _tabulate(self, joined: JoinedLabels, truth: np.ndarray[Any, Any]) -> Table:
+        datasets = {d: i for i, d in enumerate(self.sources.datasets)}
+        studies = pd.factorize(pd.MultiIndex.from_frame(self.rows[["dataset", "study_id"]]))[0]
+        reports = self.rows["report"] if "report" in self.rows else [""] * len(self.rows)
+        return Table(
+            image=self.rows["image"].to_numpy(object),
+            text=np.array([contrastive_text(r) for r in reports], object),
+            labels=joined,
+            truth=truth,
+            dataset=np.array([datasets.get(d, len(datasets)) for d in self.rows["dataset"]], np.int64),
+            study=studies.astype(np.int64),
+        )
+
+    def _loader(self, split: str | None, train: bool = False) -> DataLoader[Sample]:
+        rows = np.flatnonzero((self.rows["split"] == split).to_numpy() if split else np.ones(len(self.rows), bool))
+        if not len(rows):
+            raise InputError(f"{self.manifest}: expected images in the split '{split}', found none")
+        return DataLoader(
+            ImageDataset(self._table, self.sources.image_size, self._views),
+            batch_size=self.batch_size,
+            sampler=EpochSampler(rows, self.seed if train else None),
+            num_workers=self.num_workers,
+            collate_fn=Collate(self._table, self._tokenizer),
+            drop_last=train and len(rows) >= self.batch_size,
+            persistent_workers=self.num_workers > 0,
+        )
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Training images, in a new order and augmentation each epoch."""
+        return self._loader("train", train=True)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        """Validation images."""
+        return self._loader("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        """Test images."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Sample]:
+        """Every image of the manifest."""
+        return self._loader(None)
+
+    def truth(self, rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
+        """Return the truth of some rows, (N, K) with nan, and what to write behind a task's name: "" for gold, "/labels" else."""
+        if self.gold_used:
+            return self._table.truth[rows], ""
+        labels = self._table.labels
+        if not labels.labelers:
+            raise InputError("nothing to test against; give gold with --data.gold, or label tables with --data.labels")
+        return truth_of_states(labels.state[rows], labels.looked[rows]), "/labels"
+
+    def on_before_batch_transfer(self, batch: Loaded, dataloader_idx: int) -> Batch:
+        """Take the unreadable images out of the stream and account for them."""
+        if batch.failed:
+            self._quarantine(batch.failed)
+        return batch.batch
+
+    def _quarantine(self, failed: list[tuple[int, str]]) -> None:
+        self._failed.update(failed)
+        root = Path(self.trainer.default_root_dir if self.trainer is not None else os.curdir)
+        path = root / "quarantine.csv"
+        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["image", "reason"])
+            writer.writerows([self._table.image[row], reason] for row, reason in sorted(self._failed.items()))
+        count, total = len(self._failed), len(self.rows)
+        if self.strict or count > QUARANTINE_SHARE * total:
+            limit = "strict is set" if self.strict else f"more than {QUARANTINE_SHARE:.0%}"
+            raise InputError(f"{count} of {total} images cannot be read ({limit}); {path} names them with the reason, mend or remove them")
+
+
+def _check_same(what: str, given: list[str], known: tuple[str, ...]) -> None:
+    missing, extra = set(known) - set(given), set(given) - set(known)
+    if missing or extra:
+        parts = [f"{label}: {', '.join(sorted(names)[:5])}" for label, names in (("lacking", missing), ("unknown to it", extra)) if names]
+        raise InputError(
+            f"the labels' {what} are not the checkpoint's ({len(given)} against {len(known)}; {'; '.join(parts)}); "
+            "give label tables of the same vocabulary, or name the checkpoint's with --data.findings"
+        )
+
+
+def _spread(joined: JoinedLabels, labelers: tuple[str, ...]) -> JoinedLabels:
+    """Bring the labelers into the model's order; one that is not given did not look."""
+    n, _, k = joined.state.shape
+    order = [joined.labelers.index(name) if name in joined.labelers else -1 for name in labelers]
+
+    def take(values: np.ndarray[Any, Any], fill: float) -> np.ndarray[Any, Any]:
+        padded = np.concatenate([values, np.full((n, 1, k), fill, values.dtype)], axis=1)
+        return padded[:, order]
+
+    return JoinedLabels(joined.findings, labelers, take(joined.state, 3), take(joined.probability, 0), take(joined.looked, False))

@@ -1,0 +1,169 @@
+"""Rows of a manifest to samples, samples to a batch, and the order in which they come."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.distributed
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from hybridpt.batch import Batch, View
+from hybridpt.data.images import UnreadableImage, read_image
+from hybridpt.data.labels import JoinedLabels
+from hybridpt.data.transforms import augment, crop, standard
+
+__all__ = ["Collate", "EpochSampler", "ImageDataset", "Loaded", "Sample", "Table"]
+
+Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Everything known of N images but their pixels, in the order of the manifest.
+
+    Attributes:
+        image: Paths, (N,).
+        text: Report text for the contrast, "" where there is none, (N,).
+        labels: What the labelers say.
+        truth: Gold, (N, K) float32, nan where not judged.
+        dataset: Index of the data set, (N,) int64.
+        study: Number of the study, (N,) int64.
+    """
+
+    image: NDArray[np.object_]
+    text: NDArray[np.object_]
+    labels: JoinedLabels
+    truth: NDArray[np.float32]
+    dataset: NDArray[np.int64]
+    study: NDArray[np.int64]
+
+
+class Sample(NamedTuple):
+    """One image: its row, its pixels, its further views, and why it could not be read ("" where it could)."""
+
+    row: int
+    image: Tensor
+    views: dict[str, Tensor]
+    failure: str
+
+
+class ImageDataset(Dataset[Sample]):
+    """Samples of some rows of a table, asked for by (row, seed of the augmentation); no seed, no augmentation.
+
+    Args:
+        table: All images.
+        size: Side of the standard image in pixels.
+        views: Further crops to cut from each image.
+    """
+
+    def __init__(self, table: Table, size: int, views: Sequence[View] = ()) -> None:
+        self.table = table
+        self.size = size
+        self.views = tuple(views)
+
+    def __getitem__(self, key: tuple[int, int | None]) -> Sample:
+        row, seed = key
+        try:
+            pixels = read_image(self.table.image[row])
+        except UnreadableImage as error:
+            blank = {v.name: torch.zeros(v.count, 1, v.size, v.size) for v in self.views}
+            return Sample(row, torch.zeros(1, self.size, self.size), blank, str(error))
+        generator = torch.Generator()
+        generator.manual_seed(0 if seed is None else seed)
+        image = standard(pixels, self.size) if seed is None else augment(pixels, self.size, generator)
+        return Sample(row, image, {v.name: crop(pixels, v, generator) for v in self.views}, "")
+
+
+class EpochSampler(Sampler[tuple[int, int | None]]):
+    """Rows in an order that depends on seed and epoch alone, shared out among the processes of a distributed run.
+
+    Args:
+        rows: Rows to visit.
+        seed: Seed of order and augmentation; None for the order given and no augmentation.
+    """
+
+    def __init__(self, rows: NDArray[np.int64], seed: int | None) -> None:
+        self.rows = rows
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch; Lightning calls this before each one."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // _world()[1])
+
+    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+        rank, world = _world()
+        rows = self.rows
+        if self.seed is not None:
+            rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
+        rows = np.resize(rows, len(self) * world)[rank::world]
+        for row in rows.tolist():
+            yield row, None if self.seed is None else (self.seed * 1_000_003 + self.epoch) * 2**32 + row
+
+
+def _world() -> tuple[int, int]:
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        return torch.distributed.get_rank(), torch.distributed.get_world_size()
+    return 0, 1
+
+
+class Loaded(NamedTuple):
+    """A batch, and the rows left out of it because their image could not be read, with the reason."""
+
+    batch: Batch
+    failed: list[tuple[int, str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Collate:
+    """Samples to a batch: adds what the table knows of them, and tokens.
+
+    Samples that could not be read are left out; if none could, one is kept as a black image of which nothing is known.
+    """
+
+    table: Table
+    tokenizer: Tokenizer | None
+
+    def __call__(self, samples: Sequence[Sample]) -> Loaded:
+        """Build the batch of some samples."""
+        failed = [(s.row, s.failure) for s in samples if s.failure]
+        kept = [s for s in samples if not s.failure]
+        batch = self._batch(kept or samples[:1])
+        if not kept:
+            for name in ("looked", "has_text"):
+                batch[name] = torch.zeros_like(batch[name])  # type: ignore[literal-required]
+            batch["truth"] = torch.full_like(batch["truth"], torch.nan)
+        return Loaded(batch, failed)
+
+    def _batch(self, samples: Sequence[Sample]) -> Batch:
+        rows = np.array([s.row for s in samples], np.int64)
+        texts = [str(t) for t in self.table.text[rows]]
+        if self.tokenizer is None:
+            tokens, mask = torch.zeros(len(rows), 0, dtype=torch.int64), torch.zeros(len(rows), 0, dtype=torch.bool)
+        else:
+            tokens, mask = self.tokenizer(texts)
+        labels = self.table.labels
+        return Batch(
+            image=torch.stack([s.image for s in samples]),
+            views={name: torch.stack([s.views[name] for s in samples]) for name in samples[0].views},
+            tokens=tokens,
+            token_mask=mask,
+            has_text=torch.tensor([bool(t) for t in texts]),
+            state=torch.from_numpy(labels.state[rows].astype(np.int64)),
+            probability=torch.from_numpy(labels.probability[rows]),
+            looked=torch.from_numpy(labels.looked[rows]),
+            truth=torch.from_numpy(self.table.truth[rows]),
+            dataset=torch.from_numpy(self.table.dataset[rows]),
+            study=torch.from_numpy(self.table.study[rows]),
+            row=torch.from_numpy(rows),
+        )
+

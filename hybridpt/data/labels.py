@@ -1,0 +1,138 @@
+"""Label tables and gold, joined to the rows of a manifest by data set and study."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from labelers.errors import InputError
+from labelers.io import Gold, read_table
+from labelers.types import NEGATIVE, POSITIVE, UNMENTIONED, LabelTable
+
+__all__ = ["JoinedLabels", "join_gold", "join_labels", "read_tables", "truth_of_states"]
+
+
+@dataclass(frozen=True, eq=False)
+class JoinedLabels:
+    """What S labelers say of N images and K findings.
+
+    Attributes:
+        findings: K names.
+        labelers: S names.
+        state: Codes of ``labelers.STATES``, (N, S, K) int8.
+        probability: P(present), (N, S, K) float32.
+        looked: True where the labeler judged the study and knows the finding, (N, S, K) bool.
+    """
+
+    findings: tuple[str, ...]
+    labelers: tuple[str, ...]
+    state: NDArray[np.int8]
+    probability: NDArray[np.float32]
+    looked: NDArray[np.bool_]
+
+    def positive_share(self, rows: NDArray[np.bool_]) -> tuple[float, ...]:
+        """Share of the judged cells among some rows that are positive, by finding; kept within [0.005, 0.995]."""
+        looked = self.looked[rows].sum(axis=(0, 1))
+        positive = (self.looked[rows] & (self.state[rows] == POSITIVE)).sum(axis=(0, 1))
+        return tuple(float(p) for p in np.clip((positive + 0.5) / (looked + 1), 0.005, 0.995))
+
+
+def read_tables(paths: Sequence[str]) -> list[tuple[str | None, LabelTable]]:
+    """Read label tables; a path may be written ``DATASET=PATH`` to bind the table to one data set.
+
+    Raises:
+        InputError: As ``labelers.read_table``; or a fused table stands beside one that it was made of.
+    """
+    tables: list[tuple[str | None, LabelTable]] = []
+    for path in paths:
+        dataset, equals, file = str(path).partition("=")
+        bound = bool(equals) and not Path(str(path)).exists()
+        tables.append((dataset if bound else None, read_table(file if bound else path)))
+    sources = {t.source for _, t in tables}
+    for _, table in tables:
+        both = sources & set(table.parents)
+        if both:
+            raise InputError(
+                f"the fused labels '{table.source}' were made of '{sorted(both)[0]}', which is given too; its errors would count twice, give one of them"
+            )
+    return tables
+
+
+def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.DataFrame, findings: Sequence[str]) -> JoinedLabels:
+    """Join tables to the images of a manifest.
+
+    Args:
+        tables: Each table, with the data set it is bound to or None; several tables of one labeler become one row.
+        manifest: Checked rows with ``dataset`` and ``study_id``.
+        findings: K names to keep, in order.
+
+    Raises:
+        InputError: A finding that no table knows, a table that meets no study, or a study id of two data sets in an unbound table.
+    """
+    known = {n for _, t in tables for n in t.vocabulary.names}
+    unknown = [f for f in findings if f not in known]
+    if tables and unknown:
+        raise InputError(f"no label table knows the finding '{unknown[0]}'; the tables know: {', '.join(sorted(known)[:20])}; correct the name or add its table")
+    labelers = tuple(dict.fromkeys(t.source for _, t in tables))
+    shape = (len(manifest), len(labelers), len(findings))
+    state = np.full(shape, UNMENTIONED, np.int8)
+    probability = np.zeros(shape, np.float32)
+    looked = np.zeros(shape, bool)
+    for dataset, table in tables:
+        rows, reports = _meet(dataset, table, manifest)
+        s = labelers.index(table.source)
+        shared = [(k, table.vocabulary.index(f)) for k, f in enumerate(findings) if f in table.vocabulary]
+        for k, column in shared:
+            state[rows, s, k] = table.state[reports, column]
+            probability[rows, s, k] = table.probability[reports, column]
+            looked[rows, s, k] = True
+    return JoinedLabels(tuple(findings), labelers, state, probability, looked)
+
+
+def _meet(dataset: str | None, table: LabelTable, manifest: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the manifest rows that the table judges, and the table's row for each."""
+    report = {report_id: r for r, report_id in enumerate(table.report_ids)}
+    mine = manifest["study_id"].isin(report) & (True if dataset is None else manifest["dataset"] == dataset)
+    rows = np.flatnonzero(mine.to_numpy())
+    if not len(rows):
+        raise InputError(
+            f"the labels of '{table.source}' and the manifest share no study ({len(table)} reports against "
+            f"{manifest['study_id'].nunique()} studies{'' if dataset is None else f' of {dataset}'}); check that both use the same ids"
+        )
+    met = manifest.iloc[rows]
+    if dataset is None and (met.groupby("study_id")["dataset"].nunique() > 1).any():
+        raise InputError(
+            f"the labels of '{table.source}' hold a study id that two data sets use; bind the table to one with DATASET=PATH"
+        )
+    return rows, np.array([report[i] for i in met["study_id"]], np.int64)
+
+
+def join_gold(gold: Gold, manifest: pd.DataFrame, findings: Sequence[str]) -> NDArray[np.float32]:
+    """Join gold to the images of a manifest: (N, K) float32, nan where not judged.
+
+    Raises:
+        InputError: Gold and manifest share no study or no finding.
+    """
+    row = {report_id: r for r, report_id in enumerate(gold.report_ids)}
+    truth = np.full((len(manifest), len(findings)), np.nan, np.float32)
+    met = np.array([row.get(i, -1) for i in manifest["study_id"]], np.int64)
+    shared = [(k, gold.findings.index(f)) for k, f in enumerate(findings) if f in gold.findings]
+    if not (met >= 0).any() or not shared:
+        raise InputError("the gold and the manifest share no study or no finding; check its ids and column names")
+    for k, column in shared:
+        truth[met >= 0, k] = gold.truth[met[met >= 0], column]
+    return truth
+
+
+def truth_of_states(state: NDArray[np.int8], looked: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """Take what the first labeler asserts as truth: (N, S, K) to (N, K); uncertain and unmentioned are not known."""
+    first, seen = state[:, 0], looked[:, 0]
+    truth = np.full(first.shape, np.nan, np.float32)
+    truth[seen & (first == POSITIVE)] = 1
+    truth[seen & (first == NEGATIVE)] = 0
+    return truth

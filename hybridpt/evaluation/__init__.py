@@ -1,0 +1,1 @@
+"""Scores to rows: metrics with intervals, one results.csv, and a picture."""

@@ -1,0 +1,124 @@
+"""Lightning callbacks that turn the scores of a test or predict run into files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from lightning import Callback, LightningModule, Trainer
+from numpy.typing import NDArray
+from rich.console import Console
+from torch import Tensor
+
+from hybridpt.batch import Batch
+from hybridpt.evaluation.classification import classification_rows
+from hybridpt.evaluation.table import COLUMNS, Row, draw_results, show_results, write_results
+from hybridpt.tracking import wandb_loggers
+from labelers.io import atomic_path
+
+__all__ = ["PredictionWriter", "ResultsWriter"]
+
+TASKS = {"clip": "zero_shot"}
+
+
+class _Collector(Callback):
+    """Gathers the scores of every batch by objective, with the manifest rows that they belong to."""
+
+    def __init__(self) -> None:
+        self.rows: list[NDArray[np.int64]] = []
+        self.scores: dict[str, list[NDArray[np.float32]]] = {}
+
+    def collect(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
+        """Add one batch."""
+        self.rows.append(batch["row"].cpu().numpy())
+        for name, values in outputs.items():
+            self.scores.setdefault(name, []).append(values.float().cpu().numpy())
+
+    def take(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+        """Return rows (N,) and scores (N, K) by objective, and start anew."""
+        rows = np.concatenate(self.rows)
+        scores = {name: np.concatenate(parts) for name, parts in self.scores.items()}
+        self.rows, self.scores = [], {}
+        return rows, scores
+
+
+class ResultsWriter(_Collector):
+    """After a test: results.csv, results.png, a table on the terminal, and a wandb table."""
+
+    def on_test_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Collect the scores of a batch."""
+        self.collect(outputs, batch)
+
+    def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Score and write."""
+        rows, scores = self.take()
+        results = _results(rows, scores, trainer)
+        root = Path(trainer.default_root_dir)
+        write_results(results, root / "results.csv")
+        draw_results(results, root / "results.png")
+        Console().print(show_results(results))
+        for logger in wandb_loggers(trainer):
+            logger.log_table("results", columns=list(COLUMNS), data=[list(r) for r in results])
+
+
+def _results(rows: NDArray[np.int64], scores: dict[str, NDArray[np.float32]], trainer: Trainer) -> list[Row]:
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    frame: pd.DataFrame = data.rows.iloc[rows].reset_index(drop=True)
+    truth, against = data.truth(rows)
+    study = frame.groupby(["dataset", "study_id"], sort=False).ngroup().to_numpy()
+    first = np.unique(study, return_index=True)[1]
+    patient = pd.factorize(frame["patient_id"].to_numpy()[first])[0].astype(np.int64)
+    dataset = frame["dataset"].to_numpy()[first]
+    results = []
+    for name, probability in scores.items():
+        pooled = _mean_by(study, probability)
+        about = Row(task=TASKS.get(name, name) + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path))
+        for chosen, mask in _parts(dataset):
+            labels = pd.factorize(patient[mask])[0].astype(np.int64)
+            results += classification_rows(
+                truth[first][mask], pooled[mask], labels, data.sources.findings, about._replace(dataset=chosen)
+            )
+    return results
+
+
+def _parts(dataset: NDArray[np.object_]) -> list[tuple[str, NDArray[np.bool_]]]:
+    names = sorted(set(dataset))
+    parts = [("all", np.ones(len(dataset), bool))]
+    return parts + [(n, dataset == n) for n in names] if len(names) > 1 else parts
+
+
+def _mean_by(group: NDArray[np.int64], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Mean of the rows of each group: images of one study share their scores."""
+    total = np.zeros((group.max() + 1, values.shape[1]))
+    np.add.at(total, group, values)
+    return np.asarray(total / np.bincount(group)[:, None], np.float32)
+
+
+class PredictionWriter(_Collector):
+    """After a predict run: predictions.csv, one row an image with P(present) by finding."""
+
+    def on_predict_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Collect the scores of a batch."""
+        self.collect(outputs, batch)
+
+    def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the scores."""
+        rows, scores = self.take()
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        frame = data.rows.iloc[rows][["image", "dataset", "study_id"]].reset_index(drop=True)
+        tables = []
+        for name, probability in scores.items():
+            columns = pd.DataFrame(probability, columns=list(data.sources.findings))
+            tables.append(pd.concat([frame, pd.Series(TASKS.get(name, name), frame.index, name="task"), columns], axis=1))
+        path = Path(trainer.default_root_dir) / "predictions.csv"
+        with atomic_path(path) as temporary:
+            pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g")
+        Console(stderr=True).print(f"{len(frame)} images -> {path}")
+

@@ -1,0 +1,25 @@
+"""Cross-entropy against the probability that a labeler gives."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["soft_loss"]
+
+
+def soft_loss(logits: Tensor, probability: Tensor, looked: Tensor) -> Tensor:
+    """Binary cross-entropy with the labelers' probabilities as targets, averaged over the labelers that looked.
+
+    Args:
+        logits: Log-odds that the finding is present, (B, K) floating.
+        probability: P(present) by each labeler, (B, S, K) floating in [0, 1].
+        looked: True where the labeler judged the sample, (B, S, K) bool.
+
+    Returns:
+        Loss in nats, (B, K), zero where nobody looked.
+    """
+    z = logits.unsqueeze(1).to(torch.promote_types(logits.dtype, torch.float32)).expand(probability.shape)
+    loss = F.binary_cross_entropy_with_logits(z, probability.to(z.dtype), reduction="none")
+    return (loss * looked).sum(dim=1) / looked.sum(dim=1).clamp(min=1)

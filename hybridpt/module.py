@@ -1,0 +1,206 @@
+"""The LightningModule: encode, ask each objective, weight, sum, log."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning import LightningModule
+from torch import Tensor, nn
+
+from hybridpt.batch import Batch, View
+from hybridpt.data.images import read_image
+from hybridpt.data.sources import Sources
+from hybridpt.data.transforms import standard
+from hybridpt.encoders import ImageEncoder, TextEncoder
+from hybridpt.noise import log_channels
+from hybridpt.objectives import Encoders, Objective, Step
+from labelers.errors import UsageError
+
+__all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "HybridModule"]
+
+CHECKPOINT_KEY = "hybridpt"
+CHECKPOINT_VERSION = 1
+
+
+class HybridModule(LightningModule):
+    """An image encoder, and a text encoder where there is one, trained by a weighted sum of objectives.
+
+    Args:
+        image_encoder: Pixels to features.
+        objectives: Named objectives; the names appear in the logs.
+        text_encoder: Token ids to a vector, for objectives that use text.
+        lr: Peak learning rate of AdamW.
+        weight_decay: Decay of matrices; norms, biases, temperatures and prototypes have none.
+        warmup: Share of the steps in which the learning rate rises, in [0, 1); it then falls by a cosine to the last step.
+    """
+
+    def __init__(
+        self,
+        image_encoder: ImageEncoder,
+        objectives: dict[str, Objective],
+        text_encoder: TextEncoder | None = None,
+        lr: float = 3e-4,
+        weight_decay: float = 0.05,
+        warmup: float = 0.05,
+    ) -> None:
+        super().__init__()
+        if not objectives:
+            raise UsageError("expected one objective or more; name them under --model.objectives")
+        self.encoders = Encoders(image_encoder, text_encoder)
+        self.objectives = nn.ModuleDict(objectives)
+        self.lr = lr
+        self.weight_decay = weight_decay
+        self.warmup = warmup
+        self.sources: Sources | None = None
+        self.config: dict[str, Any] | None = None
+        """The model's part of the configuration in plain types, kept in checkpoints; set by the command line."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """The text encoder's tokenizer, or None."""
+        return None if self.encoders.text is None else self.encoders.text.tokenizer
+
+    @property
+    def views(self) -> tuple[View, ...]:
+        """The crops that the objectives ask for, each once."""
+        return tuple(dict.fromkeys(view for _, objective in self.each() for view in objective.views))
+
+    def each(self) -> list[tuple[str, Objective]]:
+        """Return the objectives with their names."""
+        return [(name, cast(Objective, objective)) for name, objective in self.objectives.items()]
+
+    def build(self, sources: Sources) -> None:
+        """Make what depends on findings, labelers and data sets; once, before training or loading."""
+        self.sources = sources
+        log_channel = log_channels(sources.channels, sources.labelers, sources.datasets, sources.findings)
+        self.register_buffer("log_channel", log_channel)
+        for _, objective in self.each():
+            objective.build(self.encoders, sources)
+
+    def setup(self, stage: str) -> None:
+        """Build from what the data say, unless a checkpoint said it already."""
+        if self.sources is None:
+            sources: Sources = self.trainer.datamodule.sources  # type: ignore[attr-defined]
+            for _, objective in self.each():
+                objective.check(sources)
+            self.build(sources)
+
+    def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
+        """Return every loss under ``objective/term``, and their weighted sum under ``loss``; scalars."""
+        step = Step(batch, self.encoders, cast(Tensor, self.log_channel), progress)
+        named: dict[str, Tensor] = {}
+        total = torch.zeros((), device=batch["image"].device)
+        for name, objective in self.each():
+            for term, value in objective(step).items():
+                named[f"{name}/{term}"] = value
+                total = total + objective.weight * value
+        return {**named, "loss": total}
+
+    def scores(self, batch: Batch) -> dict[str, Tensor]:
+        """Return P(present) by every objective that gives one, each (B, K) float32."""
+        step = Step(batch, self.encoders, cast(Tensor, self.log_channel))
+        logits = {name: objective.logits(step) for name, objective in self.each()}
+        return {name: torch.sigmoid(z.float()) for name, z in logits.items() if z is not None}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Compute and log the losses of a batch."""
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        losses = self.losses(batch, self.trainer.global_step / steps)
+        self._log("train", losses, batch)
+        return losses["loss"]
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Log the losses of a batch, and ``val/criterion``, by which the best checkpoint is chosen."""
+        losses = self.losses(batch)
+        losses["criterion"] = next((v for n, v in losses.items() if n.endswith("/nll")), losses["loss"])
+        self._log("val", losses, batch)
+
+    def _log(self, split: str, losses: dict[str, Tensor], batch: Batch) -> None:
+        named = {f"{split}/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, batch_size=len(batch["row"]), on_step=split == "train", on_epoch=split != "train", sync_dist=split != "train")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the scores of a batch; a callback of ``hybridpt.evaluation`` turns them into rows."""
+        return self.scores(batch)
+
+    def predict_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Return the scores of a batch."""
+        return self.scores(batch)
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        """Tell the objectives that the weights moved."""
+        if (batch_idx + 1) % self.trainer.accumulate_grad_batches == 0 or self.trainer.is_last_batch:
+            for _, objective in self.each():
+                objective.after_step(self.encoders)
+
+    def configure_optimizers(self) -> Any:
+        """AdamW; linear warm-up, then a cosine that ends where training ends."""
+        trained = [p for p in self.parameters() if p.requires_grad]
+        undecayed = self._undecayed()
+        groups = [
+            {"params": [p for p in trained if id(p) not in undecayed], "weight_decay": self.weight_decay},
+            {"params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
+        ]
+        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr)
+        steps = max(1, int(self.trainer.estimated_stepping_batches))
+        rise = max(1, round(self.warmup * steps))
+
+        def factor(step: int) -> float:
+            if step < rise:
+                return (step + 1) / rise
+            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
+
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _undecayed(self) -> set[int]:
+        """Vectors and scalars (norms, biases, temperatures), embeddings and prototypes."""
+        ids = {id(p) for n, p in self.named_parameters() if p.ndim < 2 or n.endswith(("prototypes", "position"))}
+        return ids | {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Put findings, labelers, data sets and the model's configuration into the checkpoint, in plain types."""
+        if self.sources is None:
+            raise RuntimeError("a model that was never built has nothing to save; call build or fit first")
+        checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, "sources": self.sources.to_dict(), "model": self.config}
+
+    @torch.inference_mode()
+    def predict(self, images: Sequence[str | Path] | Tensor, batch_size: int = 32) -> pd.DataFrame:
+        """Score images with the supervised head, or zero-shot where there is none.
+
+        Args:
+            images: Paths, or pixels (N, 1, H, W) float32 in [0, 1].
+            batch_size: Images at a time.
+
+        Returns:
+            P(present), one row an image in the order given, one column a finding.
+
+        Raises:
+            UsageError: The model was not trained or loaded, or no objective scores findings.
+            hybridpt.data.images.UnreadableImage: A path holds no image.
+        """
+        if self.sources is None:
+            raise UsageError("the model has no findings yet; train it, or load it with hybridpt.load")
+        self.eval()
+        size = self.sources.image_size
+        rows = []
+        for first in range(0, len(images), batch_size):
+            part = images[first : first + batch_size]
+            pixels = part if isinstance(part, Tensor) else torch.stack([standard(read_image(p), size) for p in part])
+            scores = self.scores(_bare(pixels.to(self.device)))
+            if not scores:
+                raise UsageError("no objective of this model scores findings")
+            rows.append(next(iter(scores.values())).cpu().numpy())
+        body = np.concatenate(rows) if rows else np.empty((0, len(self.sources.findings)), np.float32)
+        return pd.DataFrame(body, columns=list(self.sources.findings))
+
+
+def _bare(image: Tensor) -> Batch:
+    """A batch of pixels alone."""
+    return cast(Batch, {"image": image})

@@ -1,0 +1,110 @@
+"""What an objective is, and what it is handed."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from hybridpt.batch import Batch, View
+from hybridpt.data.sources import Sources
+from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder
+from labelers.errors import UsageError
+
+__all__ = ["Encoders", "Objective", "Step"]
+
+
+class Encoders(nn.Module):
+    """The encoders that all objectives share; ``text`` is None for a model of images alone."""
+
+    def __init__(self, image: ImageEncoder, text: TextEncoder | None) -> None:
+        super().__init__()
+        self.image = image
+        self.text = text
+
+    def need_text(self, who: str) -> TextEncoder:
+        """Return the text encoder.
+
+        Raises:
+            UsageError: The model has none.
+        """
+        if self.text is None:
+            raise UsageError(f"the objective '{who}' needs a text encoder; give one with --model.text_encoder")
+        return self.text
+
+
+class Step:
+    """One batch on its way through the model; what several objectives need is computed once, when first asked for.
+
+    Attributes:
+        batch: The batch.
+        encoders: The shared encoders, for an objective's own forward passes.
+        log_channel: log P(state | truth), (D + 1, S, K, 2, 4) float32; see ``hybridpt.noise``.
+        progress: Share of the training that is done, in [0, 1]; 1 outside training.
+    """
+
+    def __init__(self, batch: Batch, encoders: Encoders, log_channel: Tensor, progress: float = 1.0) -> None:
+        self.batch = batch
+        self.encoders = encoders
+        self.log_channel = log_channel
+        self.progress = progress
+
+    @cached_property
+    def image(self) -> ImageFeatures:
+        """Features of the standard image."""
+        features: ImageFeatures = self.encoders.image(self.batch["image"])
+        return features
+
+    @cached_property
+    def text(self) -> Tensor:
+        """One vector a text, (B, width); zeros where there is none."""
+        text: Tensor = self.encoders.need_text("text")(self.batch["tokens"], self.batch["token_mask"])
+        return text
+
+
+class Objective(nn.Module):
+    """Base class of objectives.
+
+    An objective owns its projections and heads, asks for the views of the image that it needs, may run its own forward passes
+    and keep state (an EMA teacher is a buffer or a module of its own), and is told after every step of the optimizer.
+
+    Args:
+        weight: What its losses are multiplied by in the sum.
+
+    Attributes:
+        views: Crops that the data must cut for it beside the standard image.
+        spaces: Its projections into named embedding spaces (``label``, ``text``).
+    """
+
+    views: tuple[View, ...] = ()
+
+    def __init__(self, weight: float = 1.0) -> None:
+        super().__init__()
+        self.weight = weight
+        self.spaces = nn.ModuleDict()
+
+    def check(self, sources: Sources) -> None:
+        """Refuse data that the objective cannot be trained on; called before a new training.
+
+        Raises:
+            UsageError: Something that it needs is missing; the message says how to give it.
+        """
+
+    def build(self, encoders: Encoders, sources: Sources) -> None:
+        """Make the parameters, now that the widths of the encoders and the findings are known.
+
+        Args:
+            encoders: The shared encoders; read their widths, keep no reference.
+            sources: Findings, labelers and data sets.
+        """
+
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Return the losses of a batch by name, scalars; they are weighted and summed by the module."""
+        raise NotImplementedError
+
+    def logits(self, step: Step) -> Tensor | None:
+        """Return log-odds of the findings, (B, K), or None if the objective says nothing of them."""
+        return None
+
+    def after_step(self, encoders: Encoders) -> None:
+        """Update state that follows the weights, after each step of the optimizer."""

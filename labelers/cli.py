@@ -1,0 +1,243 @@
+"""``labelers list | run | explain | score | noise``: a thin skin over the functions of the package."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rich.console import Console
+from rich.table import Table
+
+from labelers.agreement import Scores, score
+from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
+from labelers.errors import InputError, UsageError
+from labelers.io import open_table, read_gold, read_reports, read_table
+from labelers.progress import progress
+from labelers.registry import create, listing
+from labelers.run import label_in_batches
+from labelers.types import STATES, Report
+
+__all__ = ["guarded", "main"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0 success, 1 bad data, 2 wrong use."""
+    arguments = _parser().parse_args(argv)
+    return guarded("labelers", lambda: arguments.command(arguments))
+
+
+def guarded(program: str, command: Callable[[], int | None]) -> int:
+    """Run a command and turn what goes wrong into one line on standard error and an exit status.
+
+    An unforeseen error shows where it happened, but not its message: that could quote a report.
+    """
+    try:
+        return command() or 0
+    except UsageError as error:
+        return _fail(program, str(error), 2)
+    except InputError as error:
+        return _fail(program, str(error), 1)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _fail(program, "interrupted; nothing half-written was left behind", 130)
+    except OSError as error:
+        return _fail(program, f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}", 1)
+    except Exception as error:
+        sys.stderr.write("".join(traceback.format_tb(error.__traceback__)))
+        return _fail(program, f"internal error ({type(error).__name__}); please report the lines above, which hold no report text", 1)
+
+
+def _fail(program: str, message: str, status: int) -> int:
+    print(f"{program}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return status
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="labelers", description="Turn radiology reports into soft labels with a measured noise model.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND", parser_class=_Parser)
+
+    command = commands.add_parser("list", help="every labeler, where it comes from and what it lacks")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_list)
+
+    command = commands.add_parser("run", help="label reports")
+    command.add_argument("reports", type=Path, help="CSV, Parquet, JSONL, folder of .txt, or Open-I's XML (folder or .tgz)")
+    _add_labeler(command)
+    command.add_argument("-o", "--output", type=Path, required=True, help="label table to write (.parquet or .csv)")
+    command.add_argument("--format", choices=("long", "wide", "chexpert"), default="long", help="layout (default: long)")
+    command.add_argument("--text-column", help="column of the text (default: text, report or report_text)")
+    command.add_argument("--id-column", help="column of the id (default: report_id, study_id or id)")
+    command.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    command.set_defaults(command=_run)
+
+    command = commands.add_parser("explain", help="what one text says, with the place and the cue that decided")
+    given = command.add_mutually_exclusive_group(required=True)
+    given.add_argument("--text", help="the text itself")
+    given.add_argument("--file", type=Path, help="a text file")
+    given.add_argument("stdin", nargs="?", choices=("-",), help="read standard input")
+    _add_labeler(command)
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_explain)
+
+    command = commands.add_parser("score", help="score a label table against gold")
+    command.add_argument("table", type=Path, help="label table")
+    command.add_argument("gold", type=Path, help="CSV: report_id, then 1, 0 or nothing per finding")
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_score)
+
+    command = commands.add_parser("noise", help="estimate what each labeler's states are worth")
+    command.add_argument("tables", type=Path, nargs="+", help="label tables, one a labeler")
+    command.add_argument("--gold", type=Path, required=True, help="CSV: report_id, then 1, 0 or nothing per finding")
+    command.add_argument("--truth", choices=("reports", "images"), default="reports", help="what the gold was read from (default: reports)")
+    command.add_argument("-o", "--output", type=Path, required=True, help="CHANNELS.json to write")
+    command.set_defaults(command=_noise)
+    return parser
+
+
+def _add_labeler(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--labeler", default="context", help="name of 'labelers list' or package.module:Class (default: context)")
+    command.add_argument("--set", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE", help="an option of the labeler")
+
+
+def _option(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, got '{text}'")
+    return key, value
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
+    return int(text)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    lines = listing()
+    if arguments.json:
+        print(json.dumps([{**vars(x), "missing": list(x.missing)} for x in lines], indent=1))
+        return
+    table = Table("labeler", "version", "what it does", "from", "lacks")
+    for x in lines:
+        table.add_row(x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
+    _show(table)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    options = dict(arguments.options)
+    labeler = create(arguments.labeler, options)
+    blank = labeler.label([Report("", "")])
+    count = empty = 0
+    reports = read_reports(arguments.reports, arguments.text_column, arguments.id_column)
+    with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
+        with closing(label_in_batches(reports, labeler, arguments.labeler, options, arguments.jobs)) as tables:
+            for table, empty_here in tables:
+                writer.write(table)
+                count, empty = count + len(table), empty + empty_here
+                advance(len(table))
+        if not count:
+            raise InputError(f"{arguments.reports}: expected one report or more, found none")
+    note = f" ({empty:,} of them empty: every finding unmentioned)" if empty else ""
+    print(f"labeled {count:,} reports{note} with '{labeler.name}' -> {arguments.output}", file=sys.stderr)
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    labeler = create(arguments.labeler, dict(arguments.options))
+    table = labeler.label([Report("", _text_of(arguments))])
+    e, findings = table.evidence, table.vocabulary.names
+    places: list[dict[str, Any]] = [
+        {
+            "finding": findings[e.cell[i]],
+            "state": STATES[e.state[i]],
+            "probability": round(float(table.probability[0, e.cell[i]]), 4),
+            "start": int(e.start[i]),
+            "end": int(e.end[i]),
+            "cue": e.cues[e.cue[i]],
+        }
+        for i in range(len(e))
+    ]
+    places.sort(key=lambda place: (place["start"], place["end"]))
+    if arguments.json:
+        print(json.dumps(places, indent=1))
+        return
+    shown = Table(*("finding", "state", "probability", "start", "end", "cue"))
+    for place in places:
+        shown.add_row(*(str(v) for v in place.values()))
+    _show(shown)
+
+
+def _text_of(arguments: argparse.Namespace) -> str:
+    if arguments.text is not None:
+        return str(arguments.text)
+    data = sys.stdin.buffer.read() if arguments.file is None else arguments.file.read_bytes()
+    try:
+        return str(data.decode("utf-8-sig"))
+    except UnicodeDecodeError:
+        raise InputError(f"{arguments.file or 'standard input'}: bytes that are not UTF-8; save the text as UTF-8") from None
+
+
+def _score(arguments: argparse.Namespace) -> None:
+    scores = score(read_table(arguments.table), read_gold(arguments.gold))
+    if arguments.json:
+        print(json.dumps(scores.to_dict(), indent=1))
+        return
+    _show(_score_table(scores))
+    print(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
+
+
+def _score_table(scores: Scores) -> Table:
+    table = Table("finding", *(("known", "positives", "precision", "recall", "F1", "AUPRC", "NLL", "ECE")))
+    for s in scores.findings:
+        numbers = (s.precision, s.recall, s.f1, s.auprc, s.nll, s.ece)
+        table.add_row(s.finding, str(s.known), str(s.positives), *(_number(v) for v in numbers))
+    table.add_section()
+    m = scores.macro
+    table.add_row("macro", "", "", *(_number(m.get(n)) for n in ("precision", "recall", "f1", "auprc", "nll", "ece")))
+    table.add_row("micro", "", "", *(_number(scores.micro[n]) for n in ("precision", "recall", "f1")), "", "", "")
+    return table
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+def _noise(arguments: argparse.Namespace) -> None:
+    channels = estimate_channels([read_table(t) for t in arguments.tables], read_gold(arguments.gold), arguments.truth)
+    channels.write(arguments.output)
+    _show(_noise_table(channels))
+    for labeler, reasons in channels.refused.items():
+        for finding, reason in reasons.items():
+            print(f"labelers: no channel for '{labeler}' and '{finding}': {reason}", file=sys.stderr)
+
+
+def _noise_table(channels: ChannelSet) -> Table:
+    table = Table("labeler", "finding", "gold +/-", *(f"P({s}|{y})" for y in ("present", "absent") for s in ("pos", "unc")), "bits")
+    for labeler, by_dataset in channels.channels.items():
+        for finding, channel in by_dataset[ALL_DATASETS].items():
+            present, absent = channel.counts.sum(axis=1)[::-1]
+            cells = (channel.matrix[1, 0], channel.matrix[1, 2], channel.matrix[0, 0], channel.matrix[0, 2])
+            bits = channel_information(channel.matrix, channels.prior[finding])
+            table.add_row(labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
+    return table
+
+
+def _show(table: Table) -> None:
+    """Print a table, in a pipe as wide as it needs to be."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)
+    console.print(table)

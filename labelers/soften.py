@@ -1,0 +1,172 @@
+"""The assertions of the reports of one batch -> state, probability and uncertainty per finding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, LabelTable, Vocabulary, binary_entropy
+
+__all__ = ["UNMENTIONED_PROBABILITY", "Places", "soften"]
+
+UNMENTIONED_PROBABILITY = 0.05
+"""P(present) of a finding that a report does not mention, before any noise model."""
+NORMAL_PROBABILITY = 0.95
+"""P(No Finding) of a report that asserts nothing abnormal."""
+POSSIBLE_FROM = 0.25
+"""An uncertain finding stands against "No Finding" from this probability on; a borderline heart size does not."""
+CONFLICT = 0.3
+"""Share of the way to 1 by which a conflict between places raises the uncertainty."""
+
+FINDINGS_RANK, IMPRESSION_RANK = 1, 2
+"""Ranks of places; a place of rank 0 makes a general statement ("lungs are clear") and gives way to every other."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """The assertions of a batch as parallel arrays of length N, in any order.
+
+    Attributes:
+        row: Row of the report, int64.
+        finding: Column of the finding, int64.
+        start: First code point in the report, int64.
+        end: One past the last, int64.
+        state: POSITIVE, NEGATIVE or UNCERTAIN, int8.
+        probability: P(present) in [0, 1], float64.
+        cue: Index into the cue names, int64.
+        rank: 0 for general statements, 1 for the findings section, 2 for the impression, int8.
+    """
+
+    row: NDArray[np.int64]
+    finding: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    state: NDArray[np.int8]
+    probability: NDArray[np.float64]
+    cue: NDArray[np.int64]
+    rank: NDArray[np.int8]
+
+
+def soften(
+    report_ids: Sequence[str],
+    read: NDArray[np.bool_],
+    places: Places,
+    cues: tuple[str, ...],
+    vocabulary: Vocabulary,
+    source: str,
+    version: str,
+) -> LabelTable:
+    """Merge the places of each report into one label per finding.
+
+    The impression counts over the findings section, and statements about a finding over general ones; inside what counts,
+    positive counts over uncertain and uncertain over negative. A positive or uncertain child raises its parent. "No Finding"
+    is positive where a report was read and nothing is positive or uncertain.
+
+    Args:
+        report_ids: R ids.
+        read: Whether a report has any text, (R,).
+        places: The assertions of all reports.
+        cues: Names of the cues that ``places.cue`` counts in.
+        vocabulary: K findings.
+        source: Name of the labeler.
+        version: Version of the labeler.
+    """
+    shape = (len(report_ids), len(vocabulary))
+    state, probability, conflict = _merge(places, shape)
+    _imply_parents(state, probability, vocabulary)
+    if "No Finding" in vocabulary:
+        _no_finding(state, probability, read, vocabulary.index("No Finding"))
+    uncertainty = binary_entropy(probability)
+    uncertainty = np.where(conflict, uncertainty + CONFLICT * (1 - uncertainty), uncertainty).astype(np.float32)
+    return LabelTable(
+        report_ids=np.asarray(report_ids, object),
+        vocabulary=vocabulary,
+        state=state,
+        probability=probability.astype(np.float32),
+        uncertainty=uncertainty,
+        source=source,
+        version=version,
+        evidence=_evidence(places, shape, cues),
+    )
+
+
+def _merge(places: Places, shape: tuple[int, int]) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.bool_]]:
+    """Return state, probability and whether places conflict, each (R, K)."""
+    size = shape[0] * shape[1]
+    cell = places.row * shape[1] + places.finding
+    top = np.full(size, -1, np.int8)
+    np.maximum.at(top, cell, places.rank)
+    votes = np.zeros((3, size), bool)
+    any_votes = np.zeros((3, size), bool)
+    state = np.full(size, UNMENTIONED, np.int8)
+    probability = np.full(size, UNMENTIONED_PROBABILITY)
+    counted = places.rank == top[cell]
+    direct = places.rank > 0
+    for code in (POSITIVE, NEGATIVE, UNCERTAIN):
+        votes[code, cell[counted & (places.state == code)]] = True
+        any_votes[code, cell[direct & (places.state == code)]] = True
+    for code in (NEGATIVE, UNCERTAIN, POSITIVE):
+        state[votes[code]] = code
+    deciding = counted & (places.state == state[cell])
+    best = np.full(size, -1.0)
+    np.maximum.at(best, cell[deciding], places.probability[deciding])
+    probability = np.where(best >= 0, best, probability)
+    conflict = any_votes[POSITIVE] & any_votes[NEGATIVE]
+    return state.reshape(shape), probability.reshape(shape), conflict.reshape(shape)
+
+
+def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], vocabulary: Vocabulary) -> None:
+    """Let present children make their parents present, in place, from the leaves up."""
+    findings = vocabulary.findings
+    for k in sorted(range(len(findings)), key=lambda k: -_depth(vocabulary, k)):
+        parent = findings[k].parent
+        if parent is None:
+            continue
+        p = vocabulary.index(parent)
+        present = state[:, k] == POSITIVE
+        possible = (state[:, k] == UNCERTAIN) & (state[:, p] != POSITIVE)
+        raised = present | possible
+        fresh = raised & ((state[:, p] != state[:, k]) | (probability[:, p] < probability[:, k]))
+        probability[fresh, p] = np.maximum(probability[fresh, k], np.where(state[fresh, p] == state[fresh, k], probability[fresh, p], 0.0))
+        state[present, p] = POSITIVE
+        state[possible, p] = UNCERTAIN
+
+
+def _depth(vocabulary: Vocabulary, k: int) -> int:
+    depth = 0
+    parent = vocabulary.findings[k].parent
+    while parent is not None:
+        depth += 1
+        parent = vocabulary.findings[vocabulary.index(parent)].parent
+    return depth
+
+
+def _no_finding(state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int) -> None:
+    """Set the column of "No Finding", in place."""
+    others = np.delete(state, k, axis=1)
+    chances = np.delete(probability, k, axis=1)
+    present = (others == POSITIVE).any(axis=1) | (state[:, k] == NEGATIVE)
+    possible = ((others == UNCERTAIN) & (chances >= POSSIBLE_FROM)).any(axis=1) | (state[:, k] == UNCERTAIN)
+    own = np.where(np.isin(state[:, k], (NEGATIVE, UNCERTAIN)), probability[:, k], 1.0)
+    asserted = np.where(np.isin(others, (POSITIVE, UNCERTAIN)), chances, 0.0).max(axis=1, initial=0.0)
+    state[:, k] = np.select([~read, present, possible], [UNMENTIONED, NEGATIVE, UNCERTAIN], POSITIVE)
+    probability[:, k] = np.select(
+        [~read, present | possible], [UNMENTIONED_PROBABILITY, np.minimum(own, 1 - asserted)], NORMAL_PROBABILITY
+    )
+
+
+def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> Evidence:
+    cell = places.row * shape[1] + places.finding
+    order = np.lexsort((places.cue, places.end, places.start, cell))
+    used, codes = np.unique(places.cue, return_inverse=True)
+    return Evidence(
+        cell=cell[order],
+        start=places.start[order].astype(np.int32),
+        end=places.end[order].astype(np.int32),
+        state=places.state[order],
+        cue=codes[order].astype(np.int32),
+        cues=tuple(cues[c] for c in used),
+    )

@@ -1,0 +1,332 @@
+"""What the stages of labeling hand to each other: frozen records, and one columnar table of labels."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labelers.errors import InputError
+
+__all__ = [
+    "NEGATIVE",
+    "POSITIVE",
+    "STATES",
+    "UNCERTAIN",
+    "UNMENTIONED",
+    "Assertion",
+    "Evidence",
+    "Finding",
+    "LabelTable",
+    "Mention",
+    "Report",
+    "Vocabulary",
+    "binary_entropy",
+]
+
+STATES = ("positive", "negative", "uncertain", "unmentioned")
+"""The four states; a state's code is its index here, and every array of states uses it."""
+POSITIVE, NEGATIVE, UNCERTAIN, UNMENTIONED = range(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One report as it was given; offsets of evidence count code points of ``text``."""
+
+    report_id: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One finding of a vocabulary.
+
+    Attributes:
+        name: Its name in every table.
+        parent: The finding that its presence implies, or None at a root.
+    """
+
+    name: str
+    parent: str | None = None
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """An ordered set of findings; their order is the column order of dense tables.
+
+    Attributes:
+        name: Name of the resource or file that it came from.
+        version: Version given in that file.
+        findings: The findings, each name once, parents among them.
+        digest: Hash of the whole definition (synonyms included); computed from the findings when left empty.
+    """
+
+    name: str
+    version: str
+    findings: tuple[Finding, ...]
+    digest: str = ""
+    _index: dict[str, int] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        index = {finding.name: k for k, finding in enumerate(self.findings)}
+        if len(index) != len(self.findings):
+            seen: set[str] = set()
+            twice = next(f.name for f in self.findings if f.name in seen or seen.add(f.name))  # type: ignore[func-returns-value]
+            raise InputError(f"vocabulary '{self.name}': the finding '{twice}' stands twice; remove one")
+        for finding in self.findings:
+            if finding.parent is not None and finding.parent not in index:
+                raise InputError(
+                    f"vocabulary '{self.name}': the parent '{finding.parent}' of '{finding.name}' is not a finding of it; "
+                    "add it or correct the name"
+                )
+        object.__setattr__(self, "_index", index)
+        if not self.digest:
+            pairs = json.dumps([[f.name, f.parent] for f in self.findings])
+            object.__setattr__(self, "digest", hashlib.sha256(pairs.encode()).hexdigest()[:16])
+
+    def __len__(self) -> int:
+        return len(self.findings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._index
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The findings' names in order."""
+        return tuple(finding.name for finding in self.findings)
+
+    def index(self, name: str) -> int:
+        """Return the column of a finding.
+
+        Raises:
+            KeyError: The vocabulary has no finding of that name.
+        """
+        return self._index[name]
+
+    @classmethod
+    def of(cls, names: Sequence[str], name: str = "custom") -> Vocabulary:
+        """Build a flat vocabulary (no parents, no synonyms) from names alone."""
+        return cls(name=name, version="1", findings=tuple(Finding(n) for n in names))
+
+
+@dataclass(frozen=True, slots=True)
+class Mention:
+    """A place where a text names a finding: column of the finding, and [start, end) in code points."""
+
+    finding: int
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Assertion:
+    """What a text says of a finding at one place.
+
+    Attributes:
+        finding: Column of the finding in the vocabulary.
+        start: First code point of the mention in the text as given.
+        end: One past its last code point.
+        state: Code of ``positive``, ``negative`` or ``uncertain``.
+        probability: P(finding present) that the wording conveys, in [0, 1].
+        cue: The entry of the cue resource that decided; never words of the report.
+    """
+
+    finding: int
+    start: int
+    end: int
+    state: int
+    probability: float
+    cue: str
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The places behind the labels of one table, as parallel arrays sorted by ``cell``.
+
+    Attributes:
+        cell: Position in the table, row of the report x number of findings + column, (E,) int64.
+        start: First code point, (E,) int32.
+        end: One past the last code point, (E,) int32.
+        state: State code at that place, (E,) int8.
+        cue: Index into ``cues``, (E,) int32.
+        cues: The distinct cue names.
+    """
+
+    cell: NDArray[np.int64]
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    state: NDArray[np.int8]
+    cue: NDArray[np.int32]
+    cues: tuple[str, ...] = ()
+
+    @classmethod
+    def empty(cls) -> Evidence:
+        """Evidence of a labeler that keeps none."""
+        return cls(
+            np.empty(0, np.int64),
+            np.empty(0, np.int32),
+            np.empty(0, np.int32),
+            np.empty(0, np.int8),
+            np.empty(0, np.int32),
+        )
+
+    def __len__(self) -> int:
+        return len(self.cell)
+
+    def at(self, cell: int) -> list[dict[str, int | str]]:
+        """Return the places behind one cell as ``{start, end, state, cue}``."""
+        low, high = np.searchsorted(self.cell, [cell, cell + 1])
+        return [
+            {
+                "start": int(self.start[i]),
+                "end": int(self.end[i]),
+                "state": STATES[self.state[i]],
+                "cue": self.cues[self.cue[i]],
+            }
+            for i in range(low, high)
+        ]
+
+
+def binary_entropy(probability: NDArray[np.floating]) -> NDArray[np.float32]:
+    """Entropy in bits of a Bernoulli variable, elementwise; 0 at 0 and 1, 1 at one half."""
+    p = np.asarray(probability, np.float64)
+    q = 1.0 - p
+    with np.errstate(divide="ignore", invalid="ignore"):
+        entropy = -(np.where(p > 0, p * np.log2(p), 0.0) + np.where(q > 0, q * np.log2(q), 0.0))
+    return np.asarray(entropy, np.float32)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelTable:
+    """What one labeler says of R reports and K findings, dense.
+
+    Attributes:
+        report_ids: One id a row, each once, (R,) of str.
+        vocabulary: The K findings; one that the labeler cannot judge is not in it (unknown is not unmentioned).
+        state: Codes of ``STATES``, (R, K) int8.
+        probability: P(present), also for negative and unmentioned cells, (R, K) float32 in [0, 1].
+        uncertainty: Binary entropy of the probability in bits, raised where mentions conflict, (R, K) float32 in [0, 1].
+        source: Name of the labeler.
+        version: Version of the labeler.
+        evidence: The places behind the labels; empty for labelers that read no text.
+        parents: For a fused table, the sources it was made of.
+    """
+
+    report_ids: NDArray[np.object_]
+    vocabulary: Vocabulary
+    state: NDArray[np.int8]
+    probability: NDArray[np.float32]
+    uncertainty: NDArray[np.float32]
+    source: str
+    version: str = "1"
+    evidence: Evidence = field(default_factory=Evidence.empty)
+    parents: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        shape = (len(self.report_ids), len(self.vocabulary))
+        for name in ("state", "probability", "uncertainty"):
+            if getattr(self, name).shape != shape:
+                raise ValueError(f"{name} has the shape {getattr(self, name).shape}, expected (reports, findings) = {shape}")
+
+    @classmethod
+    def from_states(
+        cls,
+        report_ids: Sequence[str],
+        vocabulary: Vocabulary,
+        state: NDArray[np.integer],
+        source: str,
+        probability: Sequence[float] = (0.95, 0.05, 0.5, 0.1),
+        version: str = "1",
+    ) -> LabelTable:
+        """Build a table from states alone, each state with one probability.
+
+        Args:
+            report_ids: R ids.
+            vocabulary: K findings.
+            state: Codes of ``STATES``, (R, K).
+            source: Name of the labeler.
+            probability: P(present) for each of the four states, in the order of ``STATES``.
+            version: Version of the labeler.
+        """
+        codes = np.asarray(state, np.int8)
+        values = np.asarray(probability, np.float32)[codes]
+        return cls(
+            report_ids=np.asarray(report_ids, object),
+            vocabulary=vocabulary,
+            state=codes,
+            probability=values,
+            uncertainty=binary_entropy(values),
+            source=source,
+            version=version,
+        )
+
+    def __len__(self) -> int:
+        return len(self.report_ids)
+
+    def __repr__(self) -> str:
+        counts = np.bincount(self.state.ravel().astype(np.int64), minlength=4)
+        states = ", ".join(f"{n} {s}" for n, s in zip(counts, STATES, strict=True))
+        return f"LabelTable({len(self)} reports x {len(self.vocabulary)} findings by '{self.source}': {states})"
+
+    def rows(self) -> Iterator[dict[str, object]]:
+        """Yield the rows of the long form, one a report and finding, evidence included."""
+        width = len(self.vocabulary)
+        for r, report_id in enumerate(self.report_ids):
+            for k, name in enumerate(self.vocabulary.names):
+                yield {
+                    "report_id": report_id,
+                    "finding": name,
+                    "state": STATES[self.state[r, k]],
+                    "probability": float(self.probability[r, k]),
+                    "uncertainty": float(self.uncertainty[r, k]),
+                    "source": self.source,
+                    "evidence": self.evidence.at(r * width + k),
+                }
+
+    @classmethod
+    def concatenate(cls, tables: Sequence[LabelTable]) -> LabelTable:
+        """Join tables of one labeler and one vocabulary, rows in the order given.
+
+        Raises:
+            ValueError: No tables, or tables of different labelers or vocabularies.
+        """
+        if not tables:
+            raise ValueError("concatenate needs one table or more")
+        first = tables[0]
+        for table in tables[1:]:
+            if (table.source, table.version, table.vocabulary) != (first.source, first.version, first.vocabulary):
+                raise ValueError("concatenate needs tables of one labeler, one version and one vocabulary")
+        return cls(
+            report_ids=np.concatenate([t.report_ids for t in tables]),
+            vocabulary=first.vocabulary,
+            state=np.concatenate([t.state for t in tables]),
+            probability=np.concatenate([t.probability for t in tables]),
+            uncertainty=np.concatenate([t.uncertainty for t in tables]),
+            source=first.source,
+            version=first.version,
+            evidence=_concatenate_evidence(tables),
+            parents=first.parents,
+        )
+
+
+def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
+    cues: dict[str, int] = {}
+    offset = 0
+    parts: list[Evidence] = []
+    for table in tables:
+        e = table.evidence
+        codes = np.array([cues.setdefault(c, len(cues)) for c in e.cues], np.int32)
+        parts.append(Evidence(e.cell + offset, e.start, e.end, e.state, codes[e.cue] if len(e) else e.cue))
+        offset += table.state.size
+    return Evidence(
+        cell=np.concatenate([p.cell for p in parts]),
+        start=np.concatenate([p.start for p in parts]),
+        end=np.concatenate([p.end for p in parts]),
+        state=np.concatenate([p.state for p in parts]),
+        cue=np.concatenate([p.cue for p in parts]),
+        cues=tuple(cues),
+    )

@@ -1,0 +1,270 @@
+"""A vocabulary file -> the findings and the words that name them."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.resources
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from labelers.errors import InputError, unknown_name
+from labelers.types import Finding, Vocabulary
+
+__all__ = ["ABNORMAL", "BORDERLINE", "DENIED", "PRESENT", "UNAFFECTED", "Lexicon", "Target", "load_vocabulary", "plurals"]
+
+PRESENT, BORDERLINE, DENIED, UNAFFECTED, ABNORMAL = range(5)
+"""What a phrase says of a finding: it is there; it is borderline; it is denied ("heart is normal"); it is denied where the
+phrase is negated ("no acute disease"); something abnormal is there, which contradicts No Finding."""
+
+NO_FINDING = "No Finding"
+_KEYS = {"name", "version", "anatomy", "observations", "findings", "shared", "normal", "unaffected", "abnormal", "ignored"}
+_FINDING_KEYS = {"name", "parent", "chronic", "terms", "patterns", "borderline", "borderline_terms"}
+_RULE_KEYS = {"terms", "patterns", "denies", "affirms", "findings"}
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Target:
+    """What a matched phrase says of one finding.
+
+    Attributes:
+        finding: Column of the finding.
+        role: PRESENT, BORDERLINE, DENIED, UNAFFECTED or ABNORMAL.
+        affirms: The finding is No Finding and the wording supports it (the opposite of what the role does to the others).
+    """
+
+    finding: int
+    role: int
+    affirms: bool = False
+
+
+@dataclass(frozen=True)
+class Lexicon:
+    """A vocabulary with its matching knowledge; phrases are lower case with single spaces.
+
+    Attributes:
+        vocabulary: The findings.
+        terms: Phrase -> what it says; an empty tuple keeps shorter phrases inside it from matching.
+        anatomy: Phrase -> anatomical classes.
+        observations: Phrase -> classes of observations.
+        patterns: (anatomical class, class of observation) -> what both in one clause say.
+        chronic: Columns of findings that persist once acquired.
+        no_finding: Column of "No Finding", or None.
+    """
+
+    vocabulary: Vocabulary
+    terms: Mapping[str, tuple[Target, ...]]
+    anatomy: Mapping[str, tuple[str, ...]]
+    observations: Mapping[str, tuple[str, ...]]
+    patterns: Mapping[tuple[str, str], tuple[Target, ...]]
+    chronic: frozenset[int]
+    no_finding: int | None
+
+
+def load_vocabulary(name_or_path: str = "chest") -> Lexicon:
+    """Load a vocabulary with its synonyms and patterns.
+
+    Args:
+        name_or_path: Name of a shipped vocabulary, or path of a user's file ending in .yaml or .yml.
+
+    Raises:
+        UsageError: No shipped vocabulary has that name.
+        InputError: The file is missing or broken; the message names file and key.
+    """
+    folder = importlib.resources.files("labelers.resources") / "vocabulary"
+    if name_or_path.lower().endswith((".yaml", ".yml")):
+        try:
+            text = Path(name_or_path).read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            raise InputError(f"{name_or_path}: bytes that are not UTF-8; save the file as UTF-8") from None
+        except OSError as error:
+            raise InputError(f"{name_or_path}: {error.strerror}; give the path of a vocabulary file") from None
+    else:
+        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
+        if name_or_path not in known:
+            raise unknown_name("vocabulary", name_or_path, known)
+        text = (folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
+    return _Reader(name_or_path).read(text)
+
+
+def plurals(phrase: str) -> list[str]:
+    """Return the regular plurals of a phrase's last word."""
+    if re.search(r"[^aeiou]y$", phrase):
+        return [phrase[:-1] + "ies"]
+    if phrase.endswith("sis"):
+        return [phrase[:-2] + "es"]
+    if phrase.endswith("thorax"):
+        return [phrase[:-2] + "aces"]
+    if phrase.endswith("s"):
+        return []
+    if phrase.endswith(("x", "ch", "sh")):
+        return [phrase + "es"]
+    if phrase.endswith("um"):
+        return [phrase + "s", phrase[:-2] + "a"]
+    return [phrase + "s"]
+
+
+@dataclass
+class _Reader:
+    """Reads one file; every complaint names it."""
+
+    path: str
+    names: dict[str, int] = field(default_factory=dict)
+    terms: dict[str, set[Target]] = field(default_factory=dict)
+    patterns: dict[tuple[str, str], set[Target]] = field(default_factory=dict)
+    anatomy: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    observations: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    classes: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
+
+    def read(self, text: str) -> Lexicon:
+        data = self._mapping(self._parse(text), "the file", _KEYS)
+        findings = self._findings(data)
+        self.names = {finding.name: k for k, finding in enumerate(findings)}
+        self.anatomy = self._classes(data, "anatomy", 0)
+        self.observations = self._classes(data, "observations", 1)
+        for k, entry in enumerate(data["findings"]):
+            self._finding_rules(k, entry)
+        self._shared(data)
+        self._normal(data)
+        vocabulary = self._vocabulary(data, findings)
+        return Lexicon(
+            vocabulary=vocabulary,
+            terms={phrase: tuple(sorted(targets)) for phrase, targets in self.terms.items()},
+            anatomy=self.anatomy,
+            observations=self.observations,
+            patterns={pair: tuple(sorted(targets)) for pair, targets in self.patterns.items()},
+            chronic=frozenset(k for k, entry in enumerate(data["findings"]) if entry.get("chronic")),
+            no_finding=self.names.get(NO_FINDING),
+        )
+
+    def _error(self, where: str, expected: str) -> InputError:
+        return InputError(f"{self.path}: {where}: expected {expected}; correct the vocabulary file")
+
+    def _parse(self, text: str) -> object:
+        try:
+            return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        except yaml.MarkedYAMLError as error:
+            line = error.problem_mark.line + 1 if error.problem_mark else 1
+            raise InputError(f"{self.path}, line {line}: not YAML ({error.problem}); correct the syntax") from None
+        except yaml.YAMLError:
+            raise InputError(f"{self.path}: not YAML; correct the syntax") from None
+
+    def _mapping(self, value: object, where: str, keys: set[str]) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._error(where, f"a mapping with keys among {', '.join(sorted(keys))}, got {type(value).__name__}")
+        unknown = [str(key) for key in value if key not in keys]
+        if unknown:
+            raise self._error(f"{where}, key '{unknown[0]}'", f"a key among {', '.join(sorted(keys))}")
+        return value
+
+    def _list(self, data: Mapping[str, Any], key: str, where: str) -> list[Any]:
+        value = data.get(key, [])
+        if not isinstance(value, list):
+            raise self._error(f"{where}key '{key}'", f"a list, got {type(value).__name__}")
+        return value
+
+    def _phrases(self, data: Mapping[str, Any], key: str, where: str) -> list[str]:
+        phrases = []
+        for phrase in self._list(data, key, where):
+            if not isinstance(phrase, str) or not phrase.strip():
+                raise self._error(f"{where}key '{key}'", f"phrases in words (quote yes, no and numbers), got {type(phrase).__name__}")
+            phrases.append(normal_phrase(phrase))
+        return phrases
+
+    def _findings(self, data: Mapping[str, Any]) -> tuple[Finding, ...]:
+        entries = self._list(data, "findings", "")
+        if not entries:
+            raise self._error("key 'findings'", "a list of one finding or more")
+        findings = []
+        for k, entry in enumerate(entries, start=1):
+            entry = self._mapping(entry, f"findings, entry {k}", _FINDING_KEYS)
+            name, parent = entry.get("name"), entry.get("parent")
+            if not isinstance(name, str) or not isinstance(parent, str | None):
+                raise self._error(f"findings, entry {k}", "'name' (and 'parent', where given) in words")
+            if not isinstance(entry.get("chronic", False), bool):
+                raise self._error(f"findings, '{name}', key 'chronic'", "true or false")
+            findings.append(Finding(name, parent))
+        return tuple(findings)
+
+    def _vocabulary(self, data: Mapping[str, Any], findings: tuple[Finding, ...]) -> Vocabulary:
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
+        name = data.get("name", Path(self.path).stem)
+        version = data.get("version", "1")
+        if not isinstance(name, str) or not isinstance(version, str | int | float):
+            raise self._error("keys 'name' and 'version'", "words")
+        try:
+            vocabulary = Vocabulary(name, str(version), findings, digest)
+        except InputError as error:
+            raise InputError(f"{self.path}: {error}") from None
+        for finding in findings:
+            seen, up = {finding.name}, finding.parent
+            while up is not None:
+                if up in seen:
+                    raise self._error(f"findings, '{finding.name}', key 'parent'", "parents that end at a root, got a circle")
+                seen.add(up)
+                up = findings[self.names[up]].parent
+        return vocabulary
+
+    def _classes(self, data: Mapping[str, Any], key: str, kind: int) -> dict[str, tuple[str, ...]]:
+        groups = data.get(key, {})
+        if not isinstance(groups, dict):
+            raise self._error(f"key '{key}'", "a mapping from class to phrases")
+        out: dict[str, tuple[str, ...]] = {}
+        for name in groups:
+            self.classes[kind].add(str(name))
+            for phrase in self._phrases(groups, name, f"{key}, "):
+                out[phrase] = (*out.get(phrase, ()), str(name))
+        return out
+
+    def _add(self, rule: Mapping[str, Any], where: str, targets: Iterable[Target], terms: str = "terms", patterns: str = "patterns") -> None:
+        targets = set(targets)
+        for phrase in self._phrases(rule, terms, where):
+            for form in (phrase, *plurals(phrase)):
+                self.terms.setdefault(form, set()).update(targets)
+        for pattern in self._phrases(rule, patterns, where):
+            pair = tuple(part.strip() for part in pattern.split("+"))
+            if len(pair) != 2 or pair[0] not in self.classes[0] or pair[1] not in self.classes[1]:
+                raise self._error(f"{where}key '{patterns}'", "'ANATOMY + OBSERVATION', both classes of this file")
+            self.patterns.setdefault((pair[0], pair[1]), set()).update(targets)
+
+    def _finding_rules(self, k: int, entry: Mapping[str, Any]) -> None:
+        where = f"findings, '{entry['name']}', "
+        affirms = entry["name"] == NO_FINDING
+        self._add(entry, where, [Target(k, PRESENT, affirms)])
+        self._add(entry, where, [Target(k, BORDERLINE)], "borderline_terms", "borderline")
+
+    def _shared(self, data: Mapping[str, Any]) -> None:
+        for n, rule in enumerate(self._list(data, "shared", ""), start=1):
+            rule = self._mapping(rule, f"shared, entry {n}", _RULE_KEYS)
+            self._add(rule, f"shared, entry {n}, ", [Target(k, PRESENT) for k in self._columns(rule, "findings", f"shared, entry {n}, ")])
+
+    def _normal(self, data: Mapping[str, Any]) -> None:
+        for key, role in (("normal", DENIED), ("unaffected", UNAFFECTED)):
+            for n, rule in enumerate(self._list(data, key, ""), start=1):
+                where = f"{key}, entry {n}, "
+                rule = self._mapping(rule, f"{key}, entry {n}", _RULE_KEYS)
+                denied = [Target(k, role) for k in self._columns(rule, "denies", where)]
+                affirmed = [Target(k, role, affirms=True) for k in self._columns(rule, "affirms", where)]
+                self._add(rule, where, denied + affirmed)
+        no_finding = self.names.get(NO_FINDING)
+        self._add(data, "", [Target(no_finding, ABNORMAL)] if no_finding is not None else [], "abnormal")
+        for phrase in self._phrases(data, "ignored", ""):
+            for form in (phrase, *plurals(phrase)):
+                self.terms[form] = set()
+
+    def _columns(self, rule: Mapping[str, Any], key: str, where: str) -> list[int]:
+        names = self._list(rule, key, where)
+        for name in names:
+            if name not in self.names:
+                raise self._error(f"{where}key '{key}'", f"names of findings of this file, got '{name}'")
+        return [self.names[name] for name in names]
+
+
+def normal_phrase(phrase: str) -> str:
+    """Bring a phrase of a resource into the form that matching uses: lower case, hyphens inside words and runs of space as one space."""
+    return re.sub(r"\s+", " ", re.sub(r"(?<=\w)-(?=\w)", " ", phrase.lower())).strip()
