@@ -33,7 +33,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}); give one that 'hybridpt fit' wrote"
         ) from None
     if not isinstance(body, dict) or body.get(CHECKPOINT_KEY, {}).get("version") != CHECKPOINT_VERSION:
-        raise InputError(f"{path}: expected a checkpoint of hybridpt (version {CHECKPOINT_VERSION}); give one that 'hybridpt fit' wrote")
+        raise InputError(
+            f"{path}: expected a checkpoint of hybridpt (version {CHECKPOINT_VERSION}); give one that 'hybridpt fit' wrote"
+        )
     return body
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from labelers.cli import guarded
-from labelers.errors import InputError, UsageError, unknown_name
+from labelers.errors import unknown_name
 
 __all__ = ["main"]
 
@@ -65,6 +65,7 @@ def _data(arguments: list[str]) -> None:
     if arguments[0] not in names:
         raise unknown_name("data set", arguments[0], names)
     module = importlib.import_module(names[arguments[0]])
+    cls: Any
     (cls,) = (value for name in module.__all__ if inspect.isclass(value := getattr(module, name)))
     parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=inspect.getdoc(cls))
     parser.add_class_arguments(cls)
@@ -82,7 +83,11 @@ def _data_sets() -> dict[str, str]:
 
     found = {}
     for path in sorted(Path(hybridpt.data.__path__[0]).glob("[a-z]*.py")):
-        classes = [n for n in ast.parse(path.read_text(encoding="utf-8")).body if isinstance(n, ast.ClassDef) and not n.name.startswith("_")]
+        classes = [
+            n
+            for n in ast.parse(path.read_text(encoding="utf-8")).body
+            if isinstance(n, ast.ClassDef) and not n.name.startswith("_")
+        ]
         if any(isinstance(m, ast.FunctionDef) and m.name == "write" for c in classes for m in c.body):
             found[path.stem] = f"hybridpt.data.{path.stem}"
     return found

@@ -123,7 +123,9 @@ class HybridModule(LightningModule):
 
     def _log(self, split: str, losses: dict[str, Tensor], batch: Batch) -> None:
         named = {f"{split}/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(named, batch_size=len(batch["row"]), on_step=split == "train", on_epoch=split != "train", sync_dist=split != "train")
+        self.log_dict(
+            named, batch_size=len(batch["row"]), on_step=split == "train", on_epoch=split != "train", sync_dist=split != "train"
+        )
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the scores of a batch; a callback of ``hybridpt.evaluation`` turns them into rows."""

@@ -13,7 +13,9 @@ from labelers.channel import ALL_DATASETS, ChannelSet
 __all__ = ["log_channels"]
 
 
-def log_channels(channels: ChannelSet | None, labelers: Sequence[str], datasets: Sequence[str], findings: Sequence[str]) -> Tensor:
+def log_channels(
+    channels: ChannelSet | None, labelers: Sequence[str], datasets: Sequence[str], findings: Sequence[str]
+) -> Tensor:
     """Lay out channels by data set, labeler and finding.
 
     Where nothing was measured (no channel, or one that was refused) every state is equally likely under both truths: it tells

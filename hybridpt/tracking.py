@@ -36,7 +36,9 @@ def wandb_logger(folder: Path, mode: WandbMode, project: str) -> WandbLogger:
         x_save_requirements=False,
         silent=True,
     )
-    return WandbLogger(name=folder.name, save_dir=folder, project=project, offline=mode == "offline", log_model=False, settings=settings)
+    return WandbLogger(
+        name=folder.name, save_dir=folder, project=project, offline=mode == "offline", log_model=False, settings=settings
+    )
 
 
 def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
@@ -51,7 +53,9 @@ class EpochSeeds(Callback):
         """Seed from the run's seed, the epoch and the process."""
         base = int(os.environ.get("PL_GLOBAL_SEED", "0"))
         workers = bool(int(os.environ.get("PL_SEED_WORKERS", "0")))
-        seed_everything((base + 7919 * trainer.current_epoch + 104_729 * trainer.global_rank) % 2**32, workers=workers, verbose=False)
+        seed_everything(
+            (base + 7919 * trainer.current_epoch + 104_729 * trainer.global_rank) % 2**32, workers=workers, verbose=False
+        )
         os.environ["PL_GLOBAL_SEED"] = str(base)
 
 
@@ -67,7 +71,9 @@ class PlainProgress(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's figures."""
-        shown: dict[str, Any] = {k: v for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss", "val/criterion")}
+        shown: dict[str, Any] = {
+            k: v for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss", "val/criterion")
+        }
         figures = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(shown.items()))
         seconds = time.monotonic() - self._start
         print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s", flush=True)

@@ -43,7 +43,9 @@ class HybridCLI(LightningCLI):
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of wandb."""
-        parser.add_argument("--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them")
+        parser.add_argument(
+            "--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them"
+        )
         parser.add_argument("--wandb.project", type=str, default="hybridpt", help="name of the wandb project")
 
     def _parse_ckpt_path(self) -> None:
@@ -67,7 +69,9 @@ class HybridCLI(LightningCLI):
         if given is not None:
             folder = Path(given)
             if (folder / "last.ckpt").exists() and folder.resolve() != resumed:
-                raise InputError(f"{folder}: holds another run; choose another folder, or go on with it by --ckpt_path {folder / 'last.ckpt'}")
+                raise InputError(
+                    f"{folder}: holds another run; choose another folder, or go on with it by --ckpt_path {folder / 'last.ckpt'}"
+                )
             return folder
         if resumed is not None and checkpoint is not None:
             return Path(checkpoint).parent
@@ -83,7 +87,10 @@ class HybridCLI(LightningCLI):
         """Make the trainer with the house's loggers, callbacks and folder."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
-        callbacks = [*(callbacks if isinstance(callbacks, list) else [callbacks]), *self._callbacks(configured.get("enable_checkpointing"))]
+        callbacks = [
+            *(callbacks if isinstance(callbacks, list) else [callbacks]),
+            *self._callbacks(configured.get("enable_checkpointing")),
+        ]
         terminal = sys.stdout.isatty() and configured.get("enable_progress_bar") is not False
         callbacks.append(RichProgressBar() if terminal else PlainProgress())
         return super().instantiate_trainer(

@@ -94,8 +94,8 @@ def align(table: LabelTable, gold: Gold) -> tuple[tuple[str, ...], NDArray[np.in
             f"the labels have {', '.join(table.vocabulary.names[:5])} ...; rename the gold's columns"
         )
     r, g = (np.array(p) for p in zip(*pairs, strict=True))
-    columns = [table.vocabulary.index(n) for n in names]
-    truth = gold.truth[np.ix_(g, [gold.findings.index(n) for n in names])]
+    columns = np.array([table.vocabulary.index(n) for n in names])
+    truth = gold.truth[np.ix_(g, np.array([gold.findings.index(n) for n in names]))]
     return names, table.state[np.ix_(r, columns)], table.probability[np.ix_(r, columns)], truth
 
 

@@ -12,7 +12,7 @@ import yaml
 
 from labelers.mentions import Clauses, NamedPlace, Phrase
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, Assertion
-from labelers.vocabulary import ABNORMAL, BORDERLINE, DENIED, PRESENT, UNAFFECTED, Lexicon, Target, normal_phrase
+from labelers.vocabulary import ABNORMAL, BORDERLINE, DENIED, UNAFFECTED, Lexicon, Target, normal_phrase
 
 __all__ = ["GENERAL_CUES", "Cue", "CueSet", "assert_places", "load_cues"]
 
@@ -242,8 +242,8 @@ def _read_backward(clauses: Clauses, places: list[NamedPlace], cues: CueSet, rea
                 _end_earlier_denials(cue, part, by_part, readings)
             here = [k for k in by_part[part][:64] if places[k].token < i]
             follows = bool(by_part[part]) and places[by_part[part][-1]].token > i
-            last = cue.effect == "negative" and cue.scope == "forward" and i == len(clauses.tokens) - 1
-            if last or cue.scope in ("backward", "both") or (bool(here) and not _goes_forward(cue, follows, True)):
+            answer = cue.effect == "negative" and "colon" in clauses.opened_by[part] and clauses.members[part][1:] == [i]
+            if answer or cue.scope in ("backward", "both") or (bool(here) and not _goes_forward(cue, follows, True)):
                 for k in _reached(clauses, part, here, by_part, cue):
                     _apply(cue, readings[k])
 

@@ -113,7 +113,9 @@ def read_channels(path: str | Path) -> ChannelSet:
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); write it with 'labelers noise'") from None
     except (ValueError, KeyError, TypeError, AttributeError):
-        raise InputError(f"{path}: expected the channels that 'labelers noise' writes, found another layout; write it again") from None
+        raise InputError(
+            f"{path}: expected the channels that 'labelers noise' writes, found another layout; write it again"
+        ) from None
     if version != VERSION or tuple(states) != STATES:
         raise InputError(f"{path}: expected version {VERSION} with the states {', '.join(STATES)}, got another; write it again")
     for labeler, by_dataset in channels.items():

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
-from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -53,7 +53,9 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
         return _fail(program, f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}", 1)
     except Exception as error:
         sys.stderr.write("".join(traceback.format_tb(error.__traceback__)))
-        return _fail(program, f"internal error ({type(error).__name__}); please report the lines above, which hold no report text", 1)
+        return _fail(
+            program, f"internal error ({type(error).__name__}); please report the lines above, which hold no report text", 1
+        )
 
 
 def _fail(program: str, message: str, status: int) -> int:
@@ -102,15 +104,21 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("noise", help="estimate what each labeler's states are worth")
     command.add_argument("tables", type=Path, nargs="+", help="label tables, one a labeler")
     command.add_argument("--gold", type=Path, required=True, help="CSV: report_id, then 1, 0 or nothing per finding")
-    command.add_argument("--truth", choices=("reports", "images"), default="reports", help="what the gold was read from (default: reports)")
+    command.add_argument(
+        "--truth", choices=("reports", "images"), default="reports", help="what the gold was read from (default: reports)"
+    )
     command.add_argument("-o", "--output", type=Path, required=True, help="CHANNELS.json to write")
     command.set_defaults(command=_noise)
     return parser
 
 
 def _add_labeler(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--labeler", default="context", help="name of 'labelers list' or package.module:Class (default: context)")
-    command.add_argument("--set", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE", help="an option of the labeler")
+    command.add_argument(
+        "--labeler", default="context", help="name of 'labelers list' or package.module:Class (default: context)"
+    )
+    command.add_argument(
+        "--set", dest="options", action="append", default=[], type=_option, metavar="KEY=VALUE", help="an option of the labeler"
+    )
 
 
 def _option(text: str) -> tuple[str, str]:
@@ -144,7 +152,7 @@ def _run(arguments: argparse.Namespace) -> None:
     count = empty = 0
     reports = read_reports(arguments.reports, arguments.text_column, arguments.id_column)
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
-        with closing(label_in_batches(reports, labeler, arguments.labeler, options, arguments.jobs)) as tables:
+        with contextlib.closing(label_in_batches(reports, labeler, arguments.labeler, options, arguments.jobs)) as tables:
             for table, empty_here in tables:
                 writer.write(table)
                 count, empty = count + len(table), empty + empty_here
@@ -225,7 +233,9 @@ def _noise(arguments: argparse.Namespace) -> None:
 
 
 def _noise_table(channels: ChannelSet) -> Table:
-    table = Table("labeler", "finding", "gold +/-", *(f"P({s}|{y})" for y in ("present", "absent") for s in ("pos", "unc")), "bits")
+    table = Table(
+        "labeler", "finding", "gold +/-", *(f"P({s}|{y})" for y in ("present", "absent") for s in ("pos", "unc")), "bits"
+    )
     for labeler, by_dataset in channels.channels.items():
         for finding, channel in by_dataset[ALL_DATASETS].items():
             present, absent = channel.counts.sum(axis=1)[::-1]

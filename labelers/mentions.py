@@ -307,7 +307,7 @@ def _part_with_anatomy(clauses: Clauses, part: int) -> int:
         groups = clauses.opened_by[p]
         if "stop" in groups and "contrast" not in groups:
             break
-        if _anatomy(clauses, p - 1, 0):
+        if _anatomy(clauses, p - 1, -1):
             return p - 1
     return part
 

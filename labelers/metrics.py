@@ -58,7 +58,9 @@ def log_loss(truth: ArrayLike, probability: ArrayLike, weight: ArrayLike | None 
     return float(np.average(-np.where(y > 0, np.log(p), np.log1p(-p)), weights=w))
 
 
-def expected_calibration_error(truth: ArrayLike, probability: ArrayLike, bins: int = 15, weight: ArrayLike | None = None) -> float:
+def expected_calibration_error(
+    truth: ArrayLike, probability: ArrayLike, bins: int = 15, weight: ArrayLike | None = None
+) -> float:
     """Expected calibration error over equal-width bins (Guo et al. 2017, arXiv 1706.04599); nan for no rows.
 
     Args:

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -59,7 +59,9 @@ def available() -> dict[str, str]:
     known = {m.name: f"{builtin.__name__}.{m.name}" for m in pkgutil.iter_modules(builtin.__path__) if not m.name.startswith("_")}
     for point in importlib.metadata.entry_points(group=ENTRY_POINTS):
         if point.name in known and known[point.name] != point.value:
-            raise UsageError(f"two labelers are named '{point.name}': {known[point.name]} and {point.value}; uninstall or rename one")
+            raise UsageError(
+                f"two labelers are named '{point.name}': {known[point.name]} and {point.value}; uninstall or rename one"
+            )
         known[point.name] = point.value
     return dict(sorted(known.items()))
 
@@ -96,13 +98,17 @@ def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
     try:
         cls = _import(name, known.get(name, name))
     except (ImportError, AttributeError) as error:
-        raise UsageError(f"the labeler '{name}' cannot be imported ({type(error).__name__}: {error}); check the path or reinstall it") from None
+        raise UsageError(
+            f"the labeler '{name}' cannot be imported ({type(error).__name__}: {error}); check the path or reinstall it"
+        ) from None
     missing = [package for package in getattr(cls, "requires", ()) if importlib.util.find_spec(package) is None]
     if missing:
         raise UsageError(f"the labeler '{name}' needs {', '.join(missing)}, which is not installed; install it with pip")
     labeler = cls(**_arguments(name, cls, options or {}))
     if not isinstance(labeler, Labeler):
-        raise UsageError(f"'{name}' is not a labeler: expected name, version, vocabulary and label(reports); see labelers.testing.check_labeler")
+        raise UsageError(
+            f"'{name}' is not a labeler: expected name, version, vocabulary and label(reports); see labelers.testing.check_labeler"
+        )
     return labeler
 
 
@@ -111,8 +117,8 @@ def _import(name: str, target: str) -> Any:
     module = importlib.import_module(module_name)
     if class_name:
         return getattr(module, class_name)
-    exported = [getattr(module, n) for n in module.__all__]
-    classes = [value for value in exported if inspect.isclass(value)]
+    exported: list[Any] = [getattr(module, n) for n in module.__all__]
+    classes: list[Any] = [value for value in exported if inspect.isclass(value)]
     if len(classes) != 1:
         raise ImportError(f"expected one public class in {module_name}, found {len(classes)}")
     if classes[0].name != name:
@@ -127,9 +133,9 @@ def _arguments(name: str, cls: Any, options: Mapping[str, str]) -> dict[str, Any
         if key not in parameters:
             raise unknown_name(f"option of the labeler '{name}'", key, parameters)
         kind = parameters[key].annotation
-        convert = {int: int, float: float, bool: _boolean}.get(kind, str)
+        converters: dict[Any, Callable[[str], Any]] = {int: int, float: float, bool: _boolean}
         try:
-            values[key] = convert(text)
+            values[key] = converters.get(kind, str)(text)
         except ValueError:
             raise UsageError(f"--set {key}: expected {getattr(kind, '__name__', kind)}, got '{text}'") from None
     return values

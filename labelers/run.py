@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -21,7 +21,7 @@ BATCH = 1024
 
 def label_in_batches(
     reports: Iterable[Report], labeler: Labeler, name: str, options: Mapping[str, str], jobs: int = 1
-) -> Iterator[tuple[LabelTable, int]]:
+) -> Generator[tuple[LabelTable, int], None, None]:
     """Yield (table, number of empty texts in it) batch by batch, in the order of the reports.
 
     Args:
@@ -75,7 +75,9 @@ def _label(labeler: Labeler, batch: list[Report], first: int) -> LabelTable:
         return labeler.label(batch)
     except Exception as error:  # whatever a plugin raises may quote the text, so its message is not passed on
         where = f"reports {first} to {first + len(batch) - 1}"
-        raise InputError(f"the labeler '{labeler.name}' failed with {type(error).__name__} on {where}; run them in smaller files to find the one") from None
+        raise InputError(
+            f"the labeler '{labeler.name}' failed with {type(error).__name__} on {where}; run them in smaller files to find the one"
+        ) from None
 
 
 _worker: Labeler

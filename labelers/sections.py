@@ -12,23 +12,20 @@ FINDINGS, IMPRESSION, SILENT = range(3)
 indication, comparison, technique."""
 
 _HEADERS = {
-    FINDINGS: ("findings", "finding", "report", "chest", "body of report", "results", "observations", "description"),
-    IMPRESSION: ("impression", "impressions", "conclusion", "conclusions", "opinion", "summary", "assessment", "diagnosis", "interpretation",
-                 "findings and impression", "findings/impression", "impression/recommendation", "wet read"),
-    SILENT: ("indication", "indications", "history", "clinical history", "clinical information", "clinical indication", "reason for exam",
-             "reason for examination", "reason for study", "reason", "reason for this examination", "patient history", "medical history",
-             "comparison", "comparisons", "comparison study", "technique", "exam", "examination", "procedure", "type of examination", "study",
-             "views", "exam type", "date", "date of exam", "notification", "recommendation", "recommendations", "signed", "dictated by", "final report",
-             "medical condition", "clinical data", "clinical", "provisional findings impression", "electronically signed by", "procedure comments"),
-}  # fmt: skip
-_KIND = {name: kind for kind, names in _HEADERS.items() for name in names}
-_ALTERNATIVES = "|".join(sorted((re.escape(name).replace(r"\ ", r"[ \t]+") for name in _KIND), key=len, reverse=True))
-# A header stands at the start of a line or of a sentence before a colon, or alone on its line.
-_HEADER = re.compile(
-    rf"(?:^[ \t]*|(?<=[.;:\])])[ \t]+)(?P<name>{_ALTERNATIVES})(?:[ \t]*:|[ \t]*$)|(?<=\s)(?P<upper>(?-i:[A-Z/ ]{{6,40}}))[ \t]*:",
-    re.IGNORECASE | re.MULTILINE,
-)
-_BLANK = re.compile(r"\S[ \t]*\n[ \t]*\n")
+    FINDINGS: "findings, finding, report, final report, chest, body of report, results, observations, description, discussion",
+    IMPRESSION: """impression, impressions, conclusion, conclusions, opinion, summary, assessment, diagnosis, interpretation, wet read,
+        findings and impression, findings/impression, impression/recommendation, final impression, final diagnosis""",
+    SILENT: """indication, indications, history, clinical history, clinical information, clinical indication, clinical data, clinical,
+        clinical question, clinical statement, reason for exam, reason for examination, reason for study, reason, reason for this examination,
+        patient history, medical history, medical condition, underlying medical condition, admitting diagnosis, comparison, comparisons,
+        comparison study, technique, exam, examination, procedure, procedure comments, type of examination, study, views, exam type,
+        date, date of exam, notification, recommendation, recommendations, signed, dictated by, electronically signed by""",
+}
+_KIND = {" ".join(name.split()): kind for kind, names in _HEADERS.items() for name in names.split(",")}
+_LONGEST_HEADER = max(map(len, _KIND)) + 8
+_ALONE = re.compile(r"^[ \t]*([A-Za-z][A-Za-z/ \t]{3,40}?)[ \t]*\r?$", re.MULTILINE)
+_BLANK = re.compile(r"\S[ \t\r]*\n[ \t\r]*\n")
+_STARTS = re.compile(r"[.;:)\]\n]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,35 +40,72 @@ class Section:
 def split_sections(text: str) -> list[Section]:
     """Cut a report into its sections; text under no header counts as findings.
 
-    A silent section ends at the first blank line after its first words, since what follows is a paragraph of its own.
+    A silent section ends at the first blank line after its first words, since what follows is a paragraph of its own; a silent
+    header in the middle of a line of findings or impression ends with its sentence.
     """
     sections: list[Section] = []
-    kind, start = FINDINGS, 0
-    for match in _HEADER.finditer(text):
-        name = match["name"] or match["upper"].strip()
-        found = _KIND.get(" ".join(name.lower().split()))
-        if found is None:
-            continue
-        _close(sections, text, kind, start, match.start())
-        kind, start = found, match.end()
+    kind, start, named = FINDINGS, 0, False
+    for first, last, found in _headers(text):
+        _close(sections, text, kind, start, first)
+        if found == SILENT and named and kind != SILENT and text[:first].rstrip(" \t")[-1:] not in ("", "\n"):
+            stop = text.find(". ", last)
+            sections.append(Section(SILENT, last, len(text) if stop < 0 else stop + 2))
+            start = sections[-1].end
+        else:
+            kind, start, named = found, last, True
     _close(sections, text, kind, start, len(text))
     return sections
+
+
+def _headers(text: str) -> list[tuple[int, int, int]]:
+    """Return (start, end, kind) of the headers: known names before a colon or alone on a line."""
+    found: list[tuple[int, int, int]] = []
+    colon = text.find(":")
+    while colon >= 0:
+        start = _header_start(text, colon)
+        if start is not None:
+            found.append((start, colon + 1, _KIND[" ".join(text[start:colon].lower().split())]))
+        colon = text.find(":", colon + 1)
+    if "\n" in text:
+        for match in _ALONE.finditer(text):
+            kind = _KIND.get(" ".join(match[1].lower().split()))
+            if kind is not None:
+                found.append((match.start(), match.end(), kind))
+        found.sort()
+    return found
+
+
+def _header_start(text: str, colon: int) -> int | None:
+    """Return where the header before a colon begins, or None: at the start of a line or sentence, or in capitals anywhere."""
+    low = max(0, colon - _LONGEST_HEADER)
+    piece = text[low:colon]
+    begin = 0
+    for match in _STARTS.finditer(piece):
+        begin = match.end()
+    words = piece[begin:].split()
+    at_start = begin > 0 or low == 0
+    for n in range(len(words)):
+        name = " ".join(words[n:])
+        if name.lower() in _KIND and ((n == 0 and at_start) or name.isupper()):
+            return low + piece.rindex(words[n], begin) if n == len(words) - 1 else low + piece.index(words[n], begin)
+    return None
 
 
 def _close(sections: list[Section], text: str, kind: int, start: int, end: int) -> None:
     if kind == SILENT:
         blank = _BLANK.search(text, start, end)
-        if blank is not None:
-            sections.append(Section(SILENT, start, blank.end()))
-            kind, start = FINDINGS, blank.end()
+        if blank is None:
+            sections.append(Section(SILENT, start, end))
+            return
+        sections.append(Section(SILENT, start, blank.end()))
+        kind, start = FINDINGS, blank.end()
     if start < end and not text[start:end].isspace():
         sections.append(Section(kind, start, end))
 
 
 # Where a sentence may end: after its final punctuation, at a semicolon-free line end, or at a list number.
 _END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z])|\n")
-_ABBREVIATION = re.compile(r"(?:\b(?:dr|drs|mr|mrs|ms|st|vs|approx|resp|e\.g|i\.e|cf|ca|no|fig|incl|prev|a\.m|p\.m|[a-z])\.)$", re.IGNORECASE)
-_MARKER = re.compile(r"(?:^|\s)\(?(?:\d{1,2}|[a-z])[.)]$", re.IGNORECASE)
+_ABBREVIATIONS = frozenset("dr drs mr mrs ms st vs approx resp e.g i.e cf ca fig incl prev a.m p.m".split())
 _LIST_ITEM = re.compile(r"\s*(?:\(?\d{1,2}[.)]\s|[-*•·]\s|\n)")
 _LINE_WRAP = 50
 """A line of fewer characters was ended by its author, not wrapped."""
@@ -87,7 +121,7 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
             ends = _line_ends(text, line, match.start(), end)
             line = at
         else:
-            ends = _full_stop_ends(text, begin, at, end)
+            ends = text[at - 1] != "." or _full_stop_ends(text, begin, at, end)
         if ends:
             _append(spans, text, begin, at)
             begin = at
@@ -104,16 +138,20 @@ def _append(spans: list[tuple[int, int]], text: str, begin: int, end: int) -> No
 
 
 def _full_stop_ends(text: str, begin: int, at: int, end: int) -> bool:
-    if text[at - 1] != ".":
+    """Say whether a full stop that ends at ``at`` ends the sentence that begins at ``begin``."""
+    words = text[max(begin, at - 9) : at - 1].split()
+    if not words:
         return True
-    tail = text[max(begin, at - 8) : at]
-    if _MARKER.search(tail) and not text[begin : at - 3].strip():
+    word = words[-1].lower().strip("(")
+    if (
+        len(words) == 1
+        and (word.isdigit() or (len(word) == 1 and word.isalpha()))
+        and not text[begin : max(begin, at - 9)].strip()
+    ):
         return False
-    abbreviation = _ABBREVIATION.search(tail)
-    if abbreviation is None or (len(abbreviation[0]) == 2 and at - begin > 2 and text[at - 3] != " "):
-        return True
-    following = text[at : at + 3].lstrip()
-    return len(abbreviation[0]) > 2 and abbreviation[0].lower() == "no." and following[:1].isupper()
+    if word == "no":
+        return not text[at:end][:3].strip().isdigit()
+    return word not in _ABBREVIATIONS
 
 
 def _line_ends(text: str, line: int, at: int, end: int) -> bool:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, LabelTable, Vocabulary, binary_entropy
 
-__all__ = ["UNMENTIONED_PROBABILITY", "Places", "soften"]
+__all__ = ["FINDINGS_RANK", "GENERAL_RANK", "IMPRESSION_RANK", "UNMENTIONED_PROBABILITY", "Places", "soften"]
 
 UNMENTIONED_PROBABILITY = 0.05
 """P(present) of a finding that a report does not mention, before any noise model."""
@@ -21,8 +21,8 @@ POSSIBLE_FROM = 0.25
 CONFLICT = 0.3
 """Share of the way to 1 by which a conflict between places raises the uncertainty."""
 
-FINDINGS_RANK, IMPRESSION_RANK = 1, 2
-"""Ranks of places; a place of rank 0 makes a general statement ("lungs are clear") and gives way to every other."""
+GENERAL_RANK, FINDINGS_RANK, IMPRESSION_RANK = range(3)
+"""Ranks of places; a place of the general rank makes a general statement ("lungs are clear") and gives way to every other."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Places:
         state: POSITIVE, NEGATIVE or UNCERTAIN, int8.
         probability: P(present) in [0, 1], float64.
         cue: Index into the cue names, int64.
-        rank: 0 for general statements, 1 for the findings section, 2 for the impression, int8.
+        rank: GENERAL_RANK, FINDINGS_RANK or IMPRESSION_RANK, int8.
     """
 
     row: NDArray[np.int64]
@@ -104,7 +104,7 @@ def _merge(places: Places, shape: tuple[int, int]) -> tuple[NDArray[np.int8], ND
     state = np.full(size, UNMENTIONED, np.int8)
     probability = np.full(size, UNMENTIONED_PROBABILITY)
     counted = places.rank == top[cell]
-    direct = places.rank > 0
+    direct = places.rank > GENERAL_RANK
     for code in (POSITIVE, NEGATIVE, UNCERTAIN):
         votes[code, cell[counted & (places.state == code)]] = True
         any_votes[code, cell[direct & (places.state == code)]] = True
@@ -130,7 +130,9 @@ def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], vo
         possible = (state[:, k] == UNCERTAIN) & (state[:, p] != POSITIVE)
         raised = present | possible
         fresh = raised & ((state[:, p] != state[:, k]) | (probability[:, p] < probability[:, k]))
-        probability[fresh, p] = np.maximum(probability[fresh, k], np.where(state[fresh, p] == state[fresh, k], probability[fresh, p], 0.0))
+        probability[fresh, p] = np.maximum(
+            probability[fresh, k], np.where(state[fresh, p] == state[fresh, k], probability[fresh, p], 0.0)
+        )
         state[present, p] = POSITIVE
         state[possible, p] = UNCERTAIN
 

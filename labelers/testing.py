@@ -54,7 +54,8 @@ def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
 
 
 def _check_values(table: LabelTable) -> None:
-    assert table.state.dtype == np.int8 and ((table.state >= 0) & (table.state <= UNMENTIONED)).all(), "expected int8 codes of STATES"
+    assert table.state.dtype == np.int8, f"expected states as int8, got {table.state.dtype}"
+    assert ((table.state >= 0) & (table.state <= UNMENTIONED)).all(), "expected codes of STATES"
     for name in ("probability", "uncertainty"):
         values = getattr(table, name)
         assert values.dtype == np.float32, f"expected {name} as float32, got {values.dtype}"
@@ -69,7 +70,9 @@ def _check_evidence(table: LabelTable, reports: Sequence[Report]) -> None:
     rows = e.cell // max(len(table.vocabulary), 1)
     for i, r in enumerate(rows):
         length = len(reports[r].text)
-        assert 0 <= e.start[i] < e.end[i] <= length, f"text {r}: evidence [{e.start[i]}, {e.end[i]}) outside its {length} code points"
+        assert 0 <= e.start[i] < e.end[i] <= length, (
+            f"text {r}: evidence [{e.start[i]}, {e.end[i]}) outside its {length} code points"
+        )
 
 
 def _check_same(one: LabelTable, other: LabelTable, what: str) -> None:

@@ -172,7 +172,9 @@ class _Reader:
         phrases = []
         for phrase in self._list(data, key, where):
             if not isinstance(phrase, str) or not phrase.strip():
-                raise self._error(f"{where}key '{key}'", f"phrases in words (quote yes, no and numbers), got {type(phrase).__name__}")
+                raise self._error(
+                    f"{where}key '{key}'", f"phrases in words (quote yes, no and numbers), got {type(phrase).__name__}"
+                )
             phrases.append(normal_phrase(phrase))
         return phrases
 
@@ -221,7 +223,9 @@ class _Reader:
                 out[phrase] = (*out.get(phrase, ()), str(name))
         return out
 
-    def _add(self, rule: Mapping[str, Any], where: str, targets: Iterable[Target], terms: str = "terms", patterns: str = "patterns") -> None:
+    def _add(
+        self, rule: Mapping[str, Any], where: str, targets: Iterable[Target], terms: str = "terms", patterns: str = "patterns"
+    ) -> None:
         targets = set(targets)
         for phrase in self._phrases(rule, terms, where):
             for form in (phrase, *plurals(phrase)):
@@ -241,7 +245,11 @@ class _Reader:
     def _shared(self, data: Mapping[str, Any]) -> None:
         for n, rule in enumerate(self._list(data, "shared", ""), start=1):
             rule = self._mapping(rule, f"shared, entry {n}", _RULE_KEYS)
-            self._add(rule, f"shared, entry {n}, ", [Target(k, PRESENT) for k in self._columns(rule, "findings", f"shared, entry {n}, ")])
+            self._add(
+                rule,
+                f"shared, entry {n}, ",
+                [Target(k, PRESENT) for k in self._columns(rule, "findings", f"shared, entry {n}, ")],
+            )
 
     def _normal(self, data: Mapping[str, Any]) -> None:
         for key, role in (("normal", DENIED), ("unaffected", UNAFFECTED)):

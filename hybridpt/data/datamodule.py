@@ -118,7 +118,9 @@ class HybridDataModule(LightningDataModule):
     def _check_fit(self, train: np.ndarray[Any, Any]) -> None:
         for split in ("train", "val"):
             if not (self.rows["split"] == split).any():
-                raise InputError(f"{self.manifest}: expected images in the split '{split}', found none; a fit needs train and val")
+                raise InputError(
+                    f"{self.manifest}: expected images in the split '{split}', found none; a fit needs train and val"
+                )
         if not self.labels and not (self.rows.get("report", pd.Series("", self.rows.index))[train] != "").any():
             raise InputError(f"{self.manifest}: neither labels nor reports to train on; give --data.labels or a column 'report'")
 
@@ -220,13 +222,19 @@ class HybridDataModule(LightningDataModule):
         count, total = len(self._failed), len(self.rows)
         if self.strict or count > QUARANTINE_SHARE * total:
             limit = "strict is set" if self.strict else f"more than {QUARANTINE_SHARE:.0%}"
-            raise InputError(f"{count} of {total} images cannot be read ({limit}); {path} names them with the reason, mend or remove them")
+            raise InputError(
+                f"{count} of {total} images cannot be read ({limit}); {path} names them with the reason, mend or remove them"
+            )
 
 
 def _check_same(what: str, given: list[str], known: tuple[str, ...]) -> None:
     missing, extra = set(known) - set(given), set(given) - set(known)
     if missing or extra:
-        parts = [f"{label}: {', '.join(sorted(names)[:5])}" for label, names in (("lacking", missing), ("unknown to it", extra)) if names]
+        parts = [
+            f"{label}: {', '.join(sorted(names)[:5])}"
+            for label, names in (("lacking", missing), ("unknown to it", extra))
+            if names
+        ]
         raise InputError(
             f"the labels' {what} are not the checkpoint's ({len(given)} against {len(known)}; {'; '.join(parts)}); "
             "give label tables of the same vocabulary, or name the checkpoint's with --data.findings"

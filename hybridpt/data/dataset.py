@@ -139,8 +139,8 @@ class Collate:
         kept = [s for s in samples if not s.failure]
         batch = self._batch(kept or samples[:1])
         if not kept:
-            for name in ("looked", "has_text"):
-                batch[name] = torch.zeros_like(batch[name])  # type: ignore[literal-required]
+            batch["looked"] = torch.zeros_like(batch["looked"])
+            batch["has_text"] = torch.zeros_like(batch["has_text"])
             batch["truth"] = torch.full_like(batch["truth"], torch.nan)
         return Loaded(batch, failed)
 
@@ -166,4 +166,3 @@ class Collate:
             study=torch.from_numpy(self.table.study[rows]),
             row=torch.from_numpy(rows),
         )
-

@@ -50,4 +50,4 @@ def _grey(image: Image.Image) -> NDArray[np.float32]:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image.convert("RGBA"))
-    return np.asarray(image.convert("L"), np.float32) / 255
+    return np.asarray(np.asarray(image.convert("L"), np.float32) / 255, np.float32)

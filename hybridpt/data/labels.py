@@ -77,7 +77,9 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
     known = {n for _, t in tables for n in t.vocabulary.names}
     unknown = [f for f in findings if f not in known]
     if tables and unknown:
-        raise InputError(f"no label table knows the finding '{unknown[0]}'; the tables know: {', '.join(sorted(known)[:20])}; correct the name or add its table")
+        raise InputError(
+            f"no label table knows the finding '{unknown[0]}'; the tables know: {', '.join(sorted(known)[:20])}; correct the name or add its table"
+        )
     labelers = tuple(dict.fromkeys(t.source for _, t in tables))
     shape = (len(manifest), len(labelers), len(findings))
     state = np.full(shape, UNMENTIONED, np.int8)

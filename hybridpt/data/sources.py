@@ -40,12 +40,14 @@ class Sources:
         """Return plain types, as a checkpoint holds them."""
         names = [f.name for f in fields(self) if f.name != "channels"]
         values = {n: getattr(self, n) for n in names}
-        return {n: v if isinstance(v, str | int) else sorted(v) if isinstance(v, frozenset) else list(v) for n, v in values.items()}
+        return {
+            n: v if isinstance(v, str | int) else sorted(v) if isinstance(v, frozenset) else list(v) for n, v in values.items()
+        }
 
     @classmethod
     def from_dict(cls, body: dict[str, Any]) -> Sources:
         """Undo ``to_dict``."""
-        values = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in body.items()}
         return cls(**{**values, "patients": frozenset(body["patients"])})
 
 

@@ -22,8 +22,9 @@ RATIO = (0.9, 1.1)
 
 def standard(pixels: NDArray[np.float32], size: int) -> Tensor:
     """Shrink or enlarge so that the shorter side is ``size``, and cut out the centre: (H, W) to (1, size, size) in [0, 1]."""
-    image = F.resize(torch.from_numpy(pixels)[None], [size], antialias=True)
-    return F.center_crop(image, [size, size]).clamp(0, 1)
+    image: Tensor = F.resize(torch.from_numpy(pixels)[None], [size], antialias=True)
+    image = F.center_crop(image, [size, size])
+    return image.clamp(0, 1)
 
 
 def augment(pixels: NDArray[np.float32], size: int, generator: torch.Generator) -> Tensor:

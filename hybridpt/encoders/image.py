@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import timm
 import torch
@@ -50,12 +50,15 @@ class TimmEncoder(ImageEncoder):
         UsageError: timm has no model of that name.
     """
 
-    def __init__(self, name: str = "resnet50", pretrained: bool = False, image_size: int | None = None, drop_rate: float = 0.0) -> None:
+    def __init__(
+        self, name: str = "resnet50", pretrained: bool = False, image_size: int | None = None, drop_rate: float = 0.0
+    ) -> None:
         super().__init__()
         if not timm.is_model(name):
             raise unknown_name("timm model", name, timm.list_models())
-        sized = {} if image_size is None else {"img_size": image_size}
-        self.model = timm.create_model(name, pretrained=pretrained, in_chans=1, num_classes=0, drop_rate=drop_rate, **sized)
+        sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        created = timm.create_model(name, pretrained=pretrained, in_chans=1, num_classes=0, drop_rate=drop_rate, **sized)
+        self.model = cast(Any, created)
         self.width = int(self.model.num_features)
         config = self.model.pretrained_cfg
         self.register_buffer("mean", torch.tensor(float(sum(config["mean"]) / len(config["mean"]))), persistent=False)

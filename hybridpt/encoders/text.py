@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -80,7 +80,7 @@ class ByteEncoder(TextEncoder):
         x = self.embedding(tokens)
         x = (x + nn.functional.gelu(self.local(x.transpose(1, 2)).transpose(1, 2))) * mask.unsqueeze(-1)
         x = self.shorten(x.transpose(1, 2)).transpose(1, 2)
-        short = mask.unflatten(1, (-1, self.STRIDE)).any(dim=2)
+        short = mask.view(len(mask), -1, self.STRIDE).any(dim=2)
         x = x + self.position[: x.shape[1]]
         attended = short.clone()
         attended[:, 0] = True  # attention over no token at all is nan; the pooled vector of an empty text is zero all the same
@@ -116,10 +116,11 @@ class TransformersEncoder(TextEncoder):
         super().__init__()
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+        models = cast(Any, AutoModel)
         if pretrained:
-            self.model = AutoModel.from_pretrained(name)
+            self.model = cast(Any, models.from_pretrained(name))
         else:
-            self.model = AutoModel.from_config(AutoConfig.from_pretrained(name))
+            self.model = cast(Any, models.from_config(AutoConfig.from_pretrained(name)))
         self.width = int(self.model.config.hidden_size)
         self.tokenizer = HuggingFaceTokenizer(AutoTokenizer.from_pretrained(name), max_length)
         self.frozen = frozen
@@ -136,6 +137,7 @@ class TransformersEncoder(TextEncoder):
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Encode (N, T) int64 and (N, T) bool to (N, width); padding changes nothing."""
         if tokens.shape[1] == 0:
-            return next(self.model.parameters()).new_zeros(len(tokens), self.width)
-        hidden = self.model(input_ids=tokens, attention_mask=mask.to(torch.int64)).last_hidden_state
+            return torch.zeros(len(tokens), self.width, device=tokens.device)
+        output = self.model(input_ids=tokens, attention_mask=mask.to(torch.int64))
+        hidden: Tensor = output.last_hidden_state
         return masked_pool(hidden, mask)

@@ -70,14 +70,16 @@ def _results(rows: NDArray[np.int64], scores: dict[str, NDArray[np.float32]], tr
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
     frame: pd.DataFrame = data.rows.iloc[rows].reset_index(drop=True)
     truth, against = data.truth(rows)
-    study = frame.groupby(["dataset", "study_id"], sort=False).ngroup().to_numpy()
+    study = np.asarray(frame.groupby(["dataset", "study_id"], sort=False).ngroup(), np.int64)
     first = np.unique(study, return_index=True)[1]
     patient = pd.factorize(frame["patient_id"].to_numpy()[first])[0].astype(np.int64)
     dataset = frame["dataset"].to_numpy()[first]
     results = []
     for name, probability in scores.items():
         pooled = _mean_by(study, probability)
-        about = Row(task=TASKS.get(name, name) + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path))
+        about = Row(
+            task=TASKS.get(name, name) + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path)
+        )
         for chosen, mask in _parts(dataset):
             labels = pd.factorize(patient[mask])[0].astype(np.int64)
             results += classification_rows(
@@ -121,4 +123,3 @@ class PredictionWriter(_Collector):
         with atomic_path(path) as temporary:
             pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g")
         Console(stderr=True).print(f"{len(frame)} images -> {path}")
-

@@ -55,8 +55,16 @@ def classification_rows(
         defined.
     """
     number = int(patient.max()) + 1 if len(patient) else 0
-    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=RESAMPLES) if number else np.empty((0, 0))
-    weights = np.concatenate([np.ones((1, len(patient))), draws[:, patient] if number else np.empty((0, 0))]) if number else np.ones((1, 0))
+    draws = (
+        np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=RESAMPLES)
+        if number
+        else np.empty((0, 0))
+    )
+    weights = (
+        np.concatenate([np.ones((1, len(patient))), draws[:, patient] if number else np.empty((0, 0))])
+        if number
+        else np.ones((1, 0))
+    )
     values = np.full((len(METRICS), len(weights), len(findings)), np.nan)
     for k in range(len(findings)):
         known = ~np.isnan(truth[:, k])

@@ -66,7 +66,7 @@ class Clip(Objective):
         """Return zero-shot log-odds, (B, K): how much nearer an image lies to "there is" than to "there is no"."""
         if self.training or self._prompts is None:
             self._prompts = self._embed_prompts(step.encoders)
-        image = self.spaces["text"](step.image.pooled)
+        image: Tensor = self.spaces["text"](step.image.pooled)
         return self.scale * image @ self._prompts.T
 
     def _embed_prompts(self, encoders: Encoders) -> Tensor:

@@ -101,7 +101,7 @@ class Supervised(Objective):
         pooled = step.image.pooled
         if self.head == "linear":
             return cast(Tensor, self.linear(pooled)).float() + self.bias
-        embedded = self.spaces["label"](pooled)
+        embedded: Tensor = self.spaces["label"](pooled)
         scale = self.log_scale.exp().clamp(max=MAX_SCALE)
         return scale * embedded @ F.normalize(self.prototypes, dim=-1).T + self.bias
 

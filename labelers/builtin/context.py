@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labelers.assertions import GENERAL_CUES, assert_places, load_cues
 from labelers.mentions import Clauses, Matcher, named_places
 from labelers.sections import IMPRESSION, split_report
-from labelers.soften import FINDINGS_RANK, IMPRESSION_RANK, Places, soften
+from labelers.soften import FINDINGS_RANK, GENERAL_RANK, IMPRESSION_RANK, Places, soften
 from labelers.types import LabelTable, Report, Vocabulary
 from labelers.vocabulary import load_vocabulary
 
@@ -18,7 +19,9 @@ __all__ = ["Context"]
 MEMORY = 200_000
 """Distinct sentences whose analysis is kept; the memory is emptied when it is full."""
 
-_Analysis = tuple[tuple[int, int, int, int, float, int, bool], ...]
+_PLACE = np.dtype(
+    [("finding", np.int16), ("start", np.int32), ("end", np.int32), ("state", np.int8), ("probability", np.float64), ("cue", np.int16), ("general", np.bool_)]
+)
 
 
 class Context:
@@ -39,46 +42,71 @@ class Context:
         self._matcher = Matcher.of(self._lexicon, self._cues.phrases)
         self._cue_names = tuple(dict.fromkeys([*self._cues.base, *(cue.name for cue in self._cues.cues)]))
         self._cue_index = {name: k for k, name in enumerate(self._cue_names)}
-        self._memory: dict[str, _Analysis] = {}
+        self._forget()
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
-        spans = [split_report(report.text) for report in reports]
-        cut = [[report.text[start:end] for _, start, end in found] for report, found in zip(reports, spans, strict=True)]
-        analysed = self._analyse(sentence for pieces in cut for sentence in pieces)
-        found: list[tuple[int, int, int, int, int, float, int, int]] = []
-        for row, (pieces, places) in enumerate(zip(cut, spans, strict=True)):
-            for sentence, (kind, offset, _) in zip(pieces, places, strict=True):
-                rank = IMPRESSION_RANK if kind == IMPRESSION else FINDINGS_RANK
-                for finding, start, end, state, probability, cue, general in analysed[sentence]:
-                    found.append((row, finding, offset + start, offset + end, state, probability, cue, 0 if general else rank))
-        columns: list[tuple[float, ...]] = list(zip(*found, strict=True)) if found else [()] * 8
-        places_ = Places(
-            row=np.array(columns[0], np.int64),
-            finding=np.array(columns[1], np.int64),
-            start=np.array(columns[2], np.int64),
-            end=np.array(columns[3], np.int64),
-            state=np.array(columns[4], np.int8),
-            probability=np.array(columns[5], np.float64),
-            cue=np.array(columns[6], np.int64),
-            rank=np.array(columns[7], np.int8),
+        texts: list[str] = []
+        where: list[tuple[int, int, int]] = []
+        for row, report in enumerate(reports):
+            text = report.text
+            for kind, start, end in split_report(text):
+                texts.append(text[start:end])
+                where.append((row, start, kind))
+        numbers = self._analyse(texts)
+        row, offset, kind = np.array(where, np.int64).reshape(-1, 3).T
+        count = self._count[numbers]
+        sentence = np.repeat(np.arange(len(numbers)), count)
+        within = np.arange(len(sentence)) - np.repeat(np.cumsum(count) - count, count)
+        found = self._places[self._first[numbers][sentence] + within]
+        rank = np.where(kind == IMPRESSION, IMPRESSION_RANK, FINDINGS_RANK)[sentence]
+        places = Places(
+            row=row[sentence],
+            finding=found["finding"].astype(np.int64),
+            start=found["start"] + offset[sentence],
+            end=found["end"] + offset[sentence],
+            state=found["state"],
+            probability=found["probability"],
+            cue=found["cue"].astype(np.int64),
+            rank=np.where(found["general"], GENERAL_RANK, rank).astype(np.int8),
         )
         read = np.array([bool(report.text.strip()) for report in reports], bool)
         ids = [report.report_id for report in reports]
-        return soften(ids, read, places_, self._cue_names, self.vocabulary, self.name, self.version)
+        return soften(ids, read, places, self._cue_names, self.vocabulary, self.name, self.version)
 
-    def _analyse(self, sentences: Iterable[str]) -> dict[str, _Analysis]:
-        """Return the analysis of each distinct sentence, from memory where it was seen before."""
-        distinct = dict.fromkeys(sentences)
-        fresh = [sentence for sentence in distinct if sentence not in self._memory]
-        if len(self._memory) + len(fresh) > MEMORY:
-            self._memory.clear()
-            fresh = list(distinct)
-        analysed = dict(self._memory) if False else self._memory
+    def _forget(self) -> None:
+        """Empty the memory: sentence -> number; per number the first of its places and their count; the places."""
+        self._number: dict[str, int] = {}
+        self._first = np.zeros(1024, np.int64)
+        self._count = np.zeros(1024, np.int64)
+        self._places = np.zeros(4096, _PLACE)
+        self._used = 0
+
+    def _analyse(self, sentences: list[str]) -> NDArray[np.int64]:
+        """Return the number of each sentence, analysing the distinct ones that are new."""
+        fresh = [sentence for sentence in dict.fromkeys(sentences) if sentence not in self._number]
+        if fresh and len(self._number) + len(fresh) > MEMORY:
+            self._forget()
+            fresh = list(dict.fromkeys(sentences))
         for sentence, tokens in zip(fresh, self._matcher.tokens(fresh), strict=True):
             clauses = Clauses(tokens)
             assertions = assert_places(clauses, named_places(clauses, self._lexicon), self._lexicon, self._cues)
-            analysed[sentence] = tuple(
-                (a.finding, a.start, a.end, a.state, a.probability, self._cue_index[a.cue], a.cue in GENERAL_CUES) for a in assertions
+            self._remember(
+                sentence,
+                [(a.finding, a.start, a.end, a.state, a.probability, self._cue_index[a.cue], a.cue in GENERAL_CUES) for a in assertions],
             )
-        return analysed
+        number = self._number
+        return np.array([number[sentence] for sentence in sentences], np.int64)
+
+    def _remember(self, sentence: str, rows: list[tuple[int, int, int, int, float, int, bool]]) -> None:
+        number, end = len(self._number), self._used + len(rows)
+        if number == len(self._first):
+            self._first = np.concatenate([self._first, np.zeros_like(self._first)])
+            self._count = np.concatenate([self._count, np.zeros_like(self._count)])
+        while end > len(self._places):
+            self._places = np.concatenate([self._places, np.zeros_like(self._places)])
+        self._number[sentence] = number
+        self._first[number], self._count[number] = self._used, len(rows)
+        if rows:
+            self._places[self._used : end] = rows
+        self._used = end

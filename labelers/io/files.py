@@ -29,6 +29,8 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or type(error).__name__}); nothing was left behind") from None
+        raise InputError(
+            f"{path}: cannot be written ({error.strerror or type(error).__name__}); nothing was left behind"
+        ) from None
     finally:
         temporary.unlink(missing_ok=True)

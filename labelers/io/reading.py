@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelers.errors import InputError
 from labelers.io.reports import ID_COLUMNS, rows_of_csv
-from labelers.io.writing import CHEXPERT, METADATA_KEY, SCHEMA_VERSION
-from labelers.types import STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary
+from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, SCHEMA_VERSION
+from labelers.types import STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary, binary_entropy
 
 __all__ = ["Gold", "read_gold", "read_table"]
 
@@ -40,31 +41,44 @@ class Gold:
     truth: NDArray[np.float32]
 
 
+@dataclass(frozen=True, eq=False)
+class _File:
+    """Columns of a file as text, and the line or row that each row stands at."""
+
+    path: Path
+    columns: Mapping[str, NDArray[np.object_]]
+    lines: NDArray[np.int64]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self.columns)
+
+    def fail(self, bad: NDArray[np.bool_], message: str) -> None:
+        """Raise for the first bad row, if any."""
+        if bad.any():
+            raise InputError(f"{self.path}, row {self.lines[bad][0]}{message}")
+
+
 def read_gold(path: str | Path) -> Gold:
     """Read a gold CSV: an id column (report_id, study_id or id), then one column a finding holding 1, 0 or nothing.
 
     Raises:
         InputError: Another value in a cell, an id twice, no id column, or no finding.
     """
-    path = Path(path)
-    header, rows, lines = _read_csv(path)
-    name = next((n for n in ID_COLUMNS if n in header), None)
-    if name is None:
-        raise InputError(f"{path}: expected an id column ({', '.join(ID_COLUMNS)}), the first columns are: {', '.join(header[:8])}")
-    key = header.index(name)
-    columns = [c for c in range(len(header)) if c != key]
-    if not columns or not rows:
-        raise InputError(f"{path}: expected one row a report and one column a finding, found {len(rows)} rows, {len(columns)} findings")
+    file = _read_csv(Path(path))
+    key = next((n for n in ID_COLUMNS if n in file.columns), None)
+    if key is None:
+        raise InputError(
+            f"{path}: expected an id column ({', '.join(ID_COLUMNS)}), the first columns are: {', '.join(file.names[:8])}; rename one"
+        )
+    findings = tuple(n for n in file.names if n != key)
+    if not findings or not len(file.lines):
+        raise InputError(
+            f"{path}: expected one row a report and one column a finding, found {len(file.lines)} and {len(findings)}"
+        )
     values = {"1": 1.0, "0": 0.0, "": np.nan, "1.0": 1.0, "0.0": 0.0}
-    truth = np.empty((len(rows), len(columns)), np.float32)
-    for r, row in enumerate(rows):
-        for k, c in enumerate(columns):
-            value = values.get(row[c].strip())
-            if value is None:
-                raise InputError(f"{path}, line {lines[r]}, column '{header[c]}': expected 1, 0 or nothing; correct the cell")
-            truth[r, k] = value
-    ids = _unique_ids([row[key] for row in rows], path, lines)
-    return Gold(ids, tuple(header[c] for c in columns), truth)
+    truth = [_mapped(file, n, values, np.float32, "1, 0 or nothing") for n in findings]
+    return Gold(_unique_ids(file, key), findings, np.stack(truth, axis=1))
 
 
 def read_table(path: str | Path) -> LabelTable:
@@ -81,27 +95,25 @@ def read_table(path: str | Path) -> LabelTable:
         raise InputError(f"{path}: no such label table; write one with 'labelers run'")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
-    if path.suffix.lower() == ".csv":
-        return _read_csv_table(path)
-    raise InputError(f"{path}: expected a label table that ends in .parquet or .csv, got '{path.suffix}'")
+    if path.suffix.lower() != ".csv":
+        raise InputError(f"{path}: expected a label table that ends in .parquet or .csv, got '{path.suffix}'")
+    file = _read_csv(path)
+    if not set(LONG_COLUMNS) <= set(file.names):
+        return _one_row_a_report(file)
+    numbers = {n: _numbers(file, n) for n in ("probability", "uncertainty")}
+    places = _json_places(file) if "evidence" in file.columns else []
+    return _assemble(file, numbers, file.columns["finding"] != "", {}, places)
 
 
-def _read_csv(path: Path) -> tuple[list[str], list[list[str]], list[int]]:
+def _read_csv(path: Path) -> _File:
     if not path.is_file():
         raise InputError(f"{path}: no such file")
     rows = rows_of_csv(path)
     _, header = next(rows)
     body = list(rows)
-    return header, [row for _, row in body], [line for line, _ in body]
-
-
-def _unique_ids(ids: Sequence[str], path: Path, lines: Sequence[int]) -> NDArray[np.object_]:
-    seen: dict[str, int] = {}
-    for report_id, line in zip(ids, lines, strict=True):
-        if report_id in seen:
-            raise InputError(f"{path}, row {line}: the report id of row {seen[report_id]} again; ids must be unique, remove one")
-        seen[report_id] = line
-    return np.asarray(ids, object)
+    cells = np.array([row for _, row in body], object).reshape(len(body), len(header))
+    lines = np.array([line for line, _ in body], np.int64)
+    return _File(path, dict(zip(header, cells.T, strict=True)), lines)
 
 
 def _read_parquet(path: Path) -> LabelTable:
@@ -110,48 +122,67 @@ def _read_parquet(path: Path) -> LabelTable:
     except (pa.ArrowException, OSError):
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
     names = data.column_names
+    lines = np.arange(1, data.num_rows + 1)
     if not set(LONG_COLUMNS) <= set(names):
-        columns = {n: ["" if v is None else str(v) for v in data.column(n).to_pylist()] for n in names}
-        return _read_one_row_a_report(path, names, columns, list(range(1, data.num_rows + 1)))
-    metadata = json.loads((data.schema.metadata or {}).get(METADATA_KEY, b"{}"))
-    if metadata.get("schema_version", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: expected schema version {SCHEMA_VERSION}, got {metadata['schema_version']}; write the table with this version"
-        )
-    columns = {n: data.column(n).to_numpy(zero_copy_only=False) for n in ("probability", "uncertainty")}
-    for n in ("report_id", "finding", "state", "source"):
-        columns[n] = _decoded(data.column(n))
+        return _one_row_a_report(_File(path, {n: _text(data.column(n)) for n in names}, lines))
+    metadata = _metadata(data.schema.metadata or {}, path)
+    numbers = {n: _floats(data.column(n), path, n) for n in ("probability", "uncertainty")}
+    named = ~data.column("finding").is_null().to_numpy(zero_copy_only=False)
+    file = _File(path, {n: _text(data.column(n)) for n in ("report_id", "finding", "state", "source")}, lines)
     evidence = data.column("evidence").combine_chunks() if "evidence" in names else None
-    return _assemble(path, columns, metadata, np.arange(1, data.num_rows + 1), _arrow_places(evidence))
+    return _assemble(file, numbers, named, metadata, _arrow_places(evidence))
 
 
-def _decoded(column: pa.ChunkedArray) -> NDArray[np.object_]:
+def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
+    try:
+        metadata = json.loads(raw.get(METADATA_KEY, b"{}"))
+        version = metadata.get("schema_version", SCHEMA_VERSION)
+    except (ValueError, AttributeError):
+        raise InputError(f"{path}: the metadata are broken; write the table again") from None
+    if version != SCHEMA_VERSION:
+        raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got another; write the table with this version")
+    return dict(metadata)
+
+
+def _text(column: pa.ChunkedArray) -> NDArray[np.object_]:
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    return np.asarray(column.to_numpy(zero_copy_only=False), object)
+    if not pa.types.is_string(column.type):
+        column = column.cast(pa.string())
+    return np.asarray(column.fill_null("").to_numpy(zero_copy_only=False), object)
 
 
-def _read_csv_table(path: Path) -> LabelTable:
-    header, rows, lines = _read_csv(path)
-    columns = dict(zip(header, zip(*rows, strict=True), strict=True)) if rows else {n: () for n in header}
-    if not set(LONG_COLUMNS) <= set(header):
-        return _read_one_row_a_report(path, header, columns, lines)
-    typed: dict[str, Any] = {n: np.array(columns[n], object) for n in ("report_id", "finding", "state", "source")}
-    for name in ("probability", "uncertainty"):
-        typed[name] = _floats(columns[name], path, name, lines)
-    places = [] if "evidence" not in header else _json_places(columns["evidence"], path, lines)
-    typed["finding"][typed["finding"] == ""] = None
-    return _assemble(path, typed, {}, np.array(lines, np.int64), places)
+def _floats(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float32]:
+    try:
+        return np.asarray(column.cast(pa.float32()).to_numpy(zero_copy_only=False), np.float32)
+    except pa.ArrowException:
+        raise InputError(f"{path}: expected numbers in the column '{name}'; write the table again") from None
 
 
-def _floats(values: Sequence[str], path: Path, column: str, lines: Sequence[int]) -> NDArray[np.float32]:
-    result = np.empty(len(values), np.float32)
-    for i, value in enumerate(values):
-        try:
-            result[i] = float(value) if value else np.nan
-        except ValueError:
-            raise InputError(f"{path}, row {lines[i]}, column '{column}': expected a number; correct the cell") from None
-    return result
+def _numbers(file: _File, name: str) -> NDArray[np.float32]:
+    values = pd.to_numeric(pd.Series(file.columns[name]), errors="coerce").to_numpy(np.float32)
+    file.fail(np.isnan(values) & (file.columns[name] != ""), f", column '{name}': expected a number; correct the cell")
+    return values
+
+
+def _mapped(file: _File, name: str, values: Mapping[str, float], dtype: Any, expected: str) -> NDArray[Any]:
+    """Turn the texts of a column into numbers by a mapping; a text outside it is an error."""
+    codes, uniques = pd.factorize(file.columns[name])
+    stripped = [str(u).strip() for u in uniques]
+    file.fail(
+        ~np.isin(codes, [c for c, u in enumerate(stripped) if u in values]),
+        f", column '{name}': expected {expected}; correct the cell",
+    )
+    return np.array([values[u] for u in stripped], dtype)[codes]
+
+
+def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
+    ids = file.columns[name]
+    again = pd.Series(ids).duplicated().to_numpy()
+    if again.any():
+        first = file.lines[ids == ids[again][0]][0]
+        file.fail(again, f": the report id of row {first} again; ids must be unique, remove one")
+    return ids
 
 
 _Place = tuple[int, int, int, str, str]  # row, start, end, state, cue
@@ -160,110 +191,95 @@ _Place = tuple[int, int, int, str, str]  # row, start, end, state, cue
 def _arrow_places(evidence: pa.ListArray | None) -> list[_Place]:
     if evidence is None or len(evidence) == 0:
         return []
-    offsets = evidence.offsets.to_numpy()
-    rows = np.repeat(np.arange(len(evidence)), np.diff(offsets))
+    rows = np.repeat(np.arange(len(evidence)), np.diff(evidence.offsets.to_numpy()))
     places = evidence.flatten()
     parts = [places.field(name).to_pylist() for name in ("start", "end", "state", "cue")]
     return list(zip(rows.tolist(), *parts, strict=True))
 
 
-def _json_places(cells: Sequence[str], path: Path, lines: Sequence[int]) -> list[_Place]:
+def _json_places(file: _File) -> list[_Place]:
     places: list[_Place] = []
-    for row, cell in enumerate(cells):
+    for row, cell in enumerate(file.columns["evidence"]):
         try:
             for place in json.loads(cell or "[]"):
-                places.append((row, int(place["start"]), int(place["end"]), str(place["state"]), str(place["cue"])))
+                places.append(
+                    (row, int(place["start"]), int(place["end"]), STATES[STATES.index(place["state"])], str(place["cue"]))
+                )
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{path}, row {lines[row]}, column 'evidence': expected a JSON list of places; correct the cell") from None
+            message = ", column 'evidence': expected a JSON list of places; correct the cell"
+            file.fail(np.arange(len(file.lines)) == row, message)
     return places
 
 
 def _assemble(
-    path: Path, columns: dict[str, Any], metadata: dict[str, Any], lines: NDArray[np.int64], places: list[_Place]
+    file: _File,
+    numbers: Mapping[str, NDArray[np.float32]],
+    named: NDArray[np.bool_],
+    metadata: Mapping[str, Any],
+    places: list[_Place],
 ) -> LabelTable:
-    """Turn checked long rows into the dense table."""
-    ids, report = _codes(columns["report_id"])
-    named = np.array([f is not None for f in columns["finding"]], bool)
-    vocabulary = _vocabulary(metadata, columns["finding"][named], path)
-    finding = np.array([_column_of(vocabulary, f, path, line) for f, line in zip(columns["finding"], lines, strict=True)], np.int64)
-    state = np.array([_state_of(s, path, line) for s, line in zip(columns["state"], lines, strict=True)], np.int8)
-    _check_unit_interval(columns, named, path, lines)
-    width = len(vocabulary)
-    cell = report * width + finding
-    _check_cells_once(cell[named], lines[named], path)
-    blank = metadata.get("unmentioned") or {"probability": [BLANK_PROBABILITY] * width, "uncertainty": [_BLANK_UNCERTAINTY] * width}
-    dense_state = np.full((len(ids), width), UNMENTIONED, np.int8)
-    dense_state.ravel()[cell[named]] = state[named]
-    dense = {}
-    for name in ("probability", "uncertainty"):
-        dense[name] = np.tile(np.asarray(blank[name], np.float32), (len(ids), 1))
-        dense[name].ravel()[cell[named]] = columns[name][named]
-    sources, _ = _codes(columns["source"])
+    """Turn long rows into the dense table; rows that name no finding stand for a report of which nothing is said."""
+    report, ids = pd.factorize(file.columns["report_id"])
+    vocabulary = _vocabulary(metadata, file.columns["finding"][named], file.path)
+    cell = report * len(vocabulary) + _finding_columns(file, named, vocabulary)
+    state = _mapped(file, "state", {s: i for i, s in enumerate(STATES)}, np.int8, f"a state of {', '.join(STATES)}")
+    for name, values in numbers.items():
+        file.fail(named & ~((values >= 0) & (values <= 1)), f", column '{name}': expected a number in [0, 1]; correct the cell")
+    _check_once(file, cell, named)
+    dense = _blank(metadata, len(ids), len(vocabulary))
+    for name, values in {"state": state, **numbers}.items():
+        dense[name].ravel()[cell[named]] = values[named]
+    sources = pd.unique(file.columns["source"])
     if len(sources) > 1:
-        raise InputError(f"{path}: expected the table of one labeler, found {len(sources)} sources; write one file a labeler")
+        raise InputError(
+            f"{file.path}: expected the table of one labeler, found {len(sources)} sources; write one file a labeler"
+        )
     return LabelTable(
         report_ids=np.asarray(ids, object),
         vocabulary=vocabulary,
-        state=dense_state,
+        state=dense["state"],
         probability=dense["probability"],
         uncertainty=dense["uncertainty"],
-        source=sources[0] if sources else str(metadata.get("labeler", path.stem)),
+        source=str(sources[0]) if len(sources) else str(metadata.get("labeler", file.path.stem)),
         version=str(metadata.get("labeler_version", "1")),
         evidence=_evidence(places, cell),
         parents=tuple(metadata.get("parents", ())),
     )
 
 
-_BLANK_UNCERTAINTY = float(-(BLANK_PROBABILITY * np.log2(BLANK_PROBABILITY) + (1 - BLANK_PROBABILITY) * np.log2(1 - BLANK_PROBABILITY)))
-
-
-def _codes(values: Sequence[str]) -> tuple[list[str], NDArray[np.int64]]:
-    """Return the distinct values in order of first appearance, and the code of each value."""
-    codes: dict[str, int] = {}
-    coded = np.fromiter((codes.setdefault(v, len(codes)) for v in values), np.int64, len(values))
-    return list(codes), coded
-
-
-def _vocabulary(metadata: dict[str, Any], findings: Sequence[str], path: Path) -> Vocabulary:
+def _vocabulary(metadata: Mapping[str, Any], findings: NDArray[np.object_], path: Path) -> Vocabulary:
     if "vocabulary" not in metadata:
-        return Vocabulary.of(_codes(findings)[0], name=path.stem)
+        return Vocabulary.of([str(f) for f in pd.unique(findings)], name=path.stem)
     stored = metadata["vocabulary"]
-    return Vocabulary(
-        name=stored["name"],
-        version=stored["version"],
-        findings=tuple(Finding(f["name"], f["parent"]) for f in stored["findings"]),
-        digest=stored["hash"],
-    )
+    try:
+        found = tuple(Finding(f["name"], f["parent"]) for f in stored["findings"])
+        return Vocabulary(stored["name"], stored["version"], found, stored["hash"])
+    except (KeyError, TypeError):
+        raise InputError(f"{path}: the vocabulary in the metadata is broken; write the table again") from None
 
 
-def _column_of(vocabulary: Vocabulary, finding: str | None, path: Path, line: int) -> int:
-    if finding is None:
-        return 0
-    if finding not in vocabulary:
-        raise InputError(f"{path}, row {line}: the finding '{finding}' is not in the table's vocabulary; remove the row or mend the metadata")
-    return vocabulary.index(finding)
+def _finding_columns(file: _File, named: NDArray[np.bool_], vocabulary: Vocabulary) -> NDArray[np.int64]:
+    codes, uniques = pd.factorize(file.columns["finding"])
+    columns = np.array([vocabulary.index(u) if u in vocabulary else -1 for u in uniques], np.int64)
+    found = np.where(named, columns[codes], 0) if len(codes) else codes
+    file.fail(found < 0, ": its finding is not in the table's vocabulary; remove the row, or write the table again")
+    return np.asarray(found, np.int64)
 
 
-def _state_of(state: str, path: Path, line: int) -> int:
-    if state not in STATES:
-        raise InputError(f"{path}, row {line}: expected a state of {', '.join(STATES)}, got another; correct the cell")
-    return STATES.index(state)
+def _check_once(file: _File, cell: NDArray[np.int64], named: NDArray[np.bool_]) -> None:
+    again = np.zeros(len(cell), bool)
+    again[named] = pd.Series(cell[named]).duplicated().to_numpy()
+    file.fail(again, ": its report and finding stand in an earlier row too; remove one")
 
 
-def _check_unit_interval(columns: dict[str, Any], named: NDArray[np.bool_], path: Path, lines: NDArray[np.int64]) -> None:
-    for name in ("probability", "uncertainty"):
-        values = columns[name]
-        bad = named & ~((values >= 0) & (values <= 1))
-        if bad.any():
-            raise InputError(f"{path}, row {lines[bad][0]}, column '{name}': expected a number in [0, 1], got another; correct the cell")
-
-
-def _check_cells_once(cells: NDArray[np.int64], lines: NDArray[np.int64], path: Path) -> None:
-    order = np.argsort(cells, kind="stable")
-    again = np.flatnonzero(np.diff(cells[order]) == 0)
-    if len(again):
-        first, second = lines[order[again[0]]], lines[order[again[0] + 1]]
-        raise InputError(f"{path}, row {second}: the report and finding of row {first} again; remove one")
+def _blank(metadata: Mapping[str, Any], reports: int, findings: int) -> dict[str, NDArray[Any]]:
+    """Dense arrays in which everything is unmentioned."""
+    probability = np.full(findings, BLANK_PROBABILITY, np.float32)
+    stored = metadata.get("unmentioned") or {"probability": probability, "uncertainty": binary_entropy(probability)}
+    dense: dict[str, NDArray[Any]] = {
+        n: np.tile(np.asarray(stored[n], np.float32), (reports, 1)) for n in ("probability", "uncertainty")
+    }
+    return {"state": np.full((reports, findings), UNMENTIONED, np.int8), **dense}
 
 
 def _evidence(places: list[_Place], cell: NDArray[np.int64]) -> Evidence:
@@ -272,39 +288,50 @@ def _evidence(places: list[_Place], cell: NDArray[np.int64]) -> Evidence:
     row, start, end, state, cue = zip(*places, strict=True)
     cells = cell[np.array(row)]
     order = np.argsort(cells, kind="stable")
-    cues, codes = _codes(cue)
+    codes, cues = pd.factorize(np.array(cue, object))
     return Evidence(
         cell=cells[order],
         start=np.array(start, np.int32)[order],
         end=np.array(end, np.int32)[order],
         state=np.array([STATES.index(s) for s in state], np.int8)[order],
         cue=codes.astype(np.int32)[order],
-        cues=tuple(cues),
+        cues=tuple(str(c) for c in cues),
     )
 
 
-def _read_one_row_a_report(path: Path, header: Sequence[str], columns: dict[str, Sequence[str]], lines: Sequence[int]) -> LabelTable:
+def _one_row_a_report(file: _File) -> LabelTable:
     """Read the wide layout or CheXpert's."""
-    if "report_id" not in header:
-        raise InputError(f"{path}: expected a label table with the column 'report_id', the first columns are: {', '.join(header[:8])}")
-    ids = _unique_ids(list(columns["report_id"]), path, lines)
-    wide = [n for n in header if n + ":state" in header]
-    if wide:
-        state = np.array([[_state_of(s, path, i) for s, i in zip(columns[n + ":state"], lines, strict=True)] for n in wide], np.int8).T
-        table = LabelTable.from_states(ids.tolist(), Vocabulary.of(wide, path.stem), state.reshape(len(ids), len(wide)), path.stem)
-        probability = np.stack([_floats(columns[n], path, n, lines) for n in wide], axis=1)
-        named = np.ones(len(ids), bool)
-        for n, values in zip(wide, probability.T, strict=True):
-            _check_unit_interval({"probability": values, "uncertainty": np.zeros(len(ids))}, named, path, np.array(lines, np.int64))
-        return LabelTable(ids, table.vocabulary, table.state, probability, table.uncertainty, path.stem)
-    names = [n for n in header if n in CHEXPERT]
+    if "report_id" not in file.columns:
+        shown = ", ".join(file.names[:8])
+        raise InputError(f"{file.path}: expected a label table with the column 'report_id', the first columns are: {shown}")
+    ids = _unique_ids(file, "report_id").tolist()
+    wide = [n for n in file.names if n + ":state" in file.columns]
+    names = wide or [n for n in file.names if n in CHEXPERT]
     if not names:
-        raise InputError(f"{path}: expected a label table (long, wide or CheXpert's columns), the first columns are: {', '.join(header[:8])}")
-    codes = {"1.0": 0, "1": 0, "0.0": 1, "0": 1, "-1.0": 2, "-1": 2, "": 3}
-    state = np.empty((len(ids), len(names)), np.int8)
-    for k, n in enumerate(names):
-        for r, value in enumerate(columns[n]):
-            if value not in codes:
-                raise InputError(f"{path}, row {lines[r]}, column '{n}': expected 1.0, 0.0, -1.0 or nothing; correct the cell")
-            state[r, k] = codes[value]
-    return LabelTable.from_states(ids.tolist(), Vocabulary.of(names, path.stem), state, path.stem)
+        shown = ", ".join(file.names[:8])
+        raise InputError(f"{file.path}: expected a label table (long, wide or CheXpert's), the first columns are: {shown}")
+    read: Callable[[str], NDArray[Any]] = _wide_states(file) if wide else _chexpert_states(file)
+    table = LabelTable.from_states(
+        ids, Vocabulary.of(names, file.path.stem), np.stack([read(n) for n in names], axis=1), file.path.stem
+    )
+    return _with_probability(table, file) if wide else table
+
+
+def _wide_states(file: _File) -> Callable[[str], NDArray[Any]]:
+    codes = {s: i for i, s in enumerate(STATES)}
+    return lambda n: _mapped(file, n + ":state", codes, np.int8, f"a state of {', '.join(STATES)}")
+
+
+def _chexpert_states(file: _File) -> Callable[[str], NDArray[Any]]:
+    codes = {text: state for state, value in CHEXPERT_VALUES.items() for text in (value, value.removesuffix(".0"))}
+    return lambda n: _mapped(file, n, codes, np.int8, "1.0, 0.0, -1.0 or nothing")
+
+
+def _with_probability(table: LabelTable, file: _File) -> LabelTable:
+    columns = []
+    for name in table.vocabulary.names:
+        values = _numbers(file, name)
+        file.fail(~((values >= 0) & (values <= 1)), f", column '{name}': expected a number in [0, 1]; correct the cell")
+        columns.append(values)
+    probability = np.stack(columns, axis=1)
+    return LabelTable(table.report_ids, table.vocabulary, table.state, probability, binary_entropy(probability), table.source)

@@ -8,7 +8,7 @@ import tarfile
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -55,7 +55,9 @@ def _reports(path: Path, text_column: str | None, id_column: str | None) -> Iter
         return _from_parquet(path, text_column, id_column)
     if name.endswith(".jsonl"):
         return _from_jsonl(path, text_column, id_column)
-    raise InputError(f"{path}: expected .csv, .parquet, .jsonl, .tgz, .tar.gz or a folder of .txt or .xml files, got '{path.suffix}'")
+    raise InputError(
+        f"{path}: expected .csv, .parquet, .jsonl, .tgz, .tar.gz or a folder of .txt or .xml files, got '{path.suffix}'"
+    )
 
 
 def _unique(reports: Iterable[tuple[str, Report]], path: Path) -> Iterator[Report]:
@@ -64,7 +66,9 @@ def _unique(reports: Iterable[tuple[str, Report]], path: Path) -> Iterator[Repor
         if not report.report_id:
             raise InputError(f"{path}, {where}: the report id is empty; give every report an id of its own")
         if report.report_id in seen:
-            raise InputError(f"{path}, {where}: the report id of {seen[report.report_id]} again; ids must be unique, remove or rename one")
+            raise InputError(
+                f"{path}, {where}: the report id of {seen[report.report_id]} again; ids must be unique, remove or rename one"
+            )
         seen[report.report_id] = where
         yield report
 
@@ -107,7 +111,13 @@ def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
         raise InputError(f"{path}: {error.strerror}") from None
 
 
-def _checked_rows(reader: csv._reader, path: Path) -> Iterator[tuple[int, list[str]]]:
+class _Reader(Protocol):
+    line_num: int
+
+    def __iter__(self) -> Iterator[list[str]]: ...
+
+
+def _checked_rows(reader: _Reader, path: Path) -> Iterator[tuple[int, list[str]]]:
     header: list[str] | None = None
     try:
         for row in reader:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelers.errors import InputError, UsageError
+from labelers.errors import UsageError
 from labelers.io.files import atomic_path
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, LabelTable, Vocabulary
 
@@ -83,9 +83,7 @@ def _lineage(vocabulary: Vocabulary, column: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_table(
-    path: str | Path, labeler: Any, format: Format = "long", blank: LabelTable | None = None
-) -> Iterator[TableWriter]:
+def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: LabelTable | None = None) -> Iterator[TableWriter]:
     """Open a file for the tables of one labeler; it appears under its name only when the block ends without an error.
 
     Args:
@@ -179,7 +177,7 @@ class TableWriter:
 
     def _header(self) -> list[str]:
         if self._format == "long":
-            return _LONG.names
+            return list(_LONG.names)
         if self._format == "chexpert":
             return ["report_id", *CHEXPERT]
         return ["report_id", *(name + suffix for name in self.vocabulary.names for suffix in ("", ":state"))]
@@ -231,13 +229,9 @@ def _arrow_long(table: LabelTable, blank: LabelTable | None) -> pa.Table:
     if blank is None:
         kept = np.ones(table.state.shape, bool)
     else:
-        kept = (
-            (table.state != blank.state)
-            | (table.probability != blank.probability)
-            | (table.uncertainty != blank.uncertainty)
-        )
+        kept = (table.state != blank.state) | (table.probability != blank.probability) | (table.uncertainty != blank.uncertainty)
         kept.ravel()[table.evidence.cell] = True
-    bare = ~kept.any(axis=1)
+    bare = ~np.asarray(kept.any(axis=1))
     kept[bare, 0] = True
     cells = np.flatnonzero(kept.ravel())
     row, column = cells // width, cells % width
@@ -277,4 +271,3 @@ def _arrow_evidence(table: LabelTable, cells: NDArray[np.int64]) -> pa.ListArray
         fields=list(_PLACE),
     )
     return pa.ListArray.from_arrays(pa.array(offsets), places)
-
