@@ -47,7 +47,7 @@ def _dispatch(arguments: list[str]) -> int | None:
 def _lightning(arguments: list[str]) -> None:
     from hybridpt.training import HybridCLI
 
-    warnings.filterwarnings("ignore", module="jsonargparse")
+    warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
     HybridCLI(args=arguments)
 
 

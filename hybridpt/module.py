@@ -71,6 +71,11 @@ class HybridModule(LightningModule):
         """The crops that the objectives ask for, each once."""
         return tuple(dict.fromkeys(view for _, objective in self.each() for view in objective.views))
 
+    @property
+    def tasks(self) -> dict[str, str]:
+        """How the scores of each objective are called in results."""
+        return {name: objective.task for name, objective in self.each()}
+
     def each(self) -> list[tuple[str, Objective]]:
         """Return the objectives with their names."""
         return [(name, cast(Objective, objective)) for name, objective in self.objectives.items()]
@@ -91,9 +96,15 @@ class HybridModule(LightningModule):
                 objective.check(sources)
             self.build(sources)
 
+    @property
+    def llr(self) -> Tensor:
+        """What each state is worth as a log-likelihood ratio, (D + 1, S, K, 4) float32."""
+        absent, present = cast(Tensor, self.log_channel).unbind(-2)
+        return present - absent
+
     def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
         """Return every loss under ``objective/term``, and their weighted sum under ``loss``; scalars."""
-        step = Step(batch, self.encoders, cast(Tensor, self.log_channel), progress)
+        step = Step(batch, self.encoders, self.llr, progress)
         named: dict[str, Tensor] = {}
         total = torch.zeros((), device=batch["image"].device)
         for name, objective in self.each():
@@ -104,7 +115,7 @@ class HybridModule(LightningModule):
 
     def scores(self, batch: Batch) -> dict[str, Tensor]:
         """Return P(present) by every objective that gives one, each (B, K) float32."""
-        step = Step(batch, self.encoders, cast(Tensor, self.log_channel))
+        step = Step(batch, self.encoders, self.llr)
         logits = {name: objective.logits(step) for name, objective in self.each()}
         return {name: torch.sigmoid(z.float()) for name, z in logits.items() if z is not None}
 
@@ -198,7 +209,8 @@ class HybridModule(LightningModule):
             scores = self.scores(_bare(pixels.to(self.device)))
             if not scores:
                 raise UsageError("no objective of this model scores findings")
-            rows.append(next(iter(scores.values())).cpu().numpy())
+            best = min(scores, key=lambda name: self.tasks[name] != "supervised")
+            rows.append(scores[best].cpu().numpy())
         body = np.concatenate(rows) if rows else np.empty((0, len(self.sources.findings)), np.float32)
         return pd.DataFrame(body, columns=list(self.sources.findings))
 

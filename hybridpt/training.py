@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,8 @@ from labelers.errors import InputError, UsageError
 
 __all__ = ["HybridCLI"]
 
+NOISE = ("Experiment logs directory", "Checkpoint directory", "Be aware that when using `ckpt_path`", "`isinstance(treespec, LeafSpec)`")
+"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup")
 """Options of the model that change nothing once it is trained."""
 
@@ -32,6 +37,11 @@ class HybridCLI(LightningCLI):
     """
 
     def __init__(self, args: list[str]) -> None:
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=re.escape(message))
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            for handler in logging.getLogger(name).handlers:
+                handler.addFilter(lambda record: "Tip:" not in record.getMessage())
         super().__init__(
             HybridModule,
             HybridDataModule,
@@ -105,16 +115,9 @@ class HybridCLI(LightningCLI):
     def _callbacks(self, checkpointing: bool | None) -> list[Callback]:
         callbacks: list[Callback] = [EpochSeeds(), ResultsWriter(), PredictionWriter()]
         if self.subcommand == "fit" and checkpointing is not False:
-            callbacks.append(
-                ModelCheckpoint(
-                    dirpath=self.output,
-                    filename="best",
-                    monitor="val/criterion",
-                    save_last=True,
-                    save_on_train_epoch_end=True,
-                    enable_version_counter=False,
-                )
-            )
+            common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
+            callbacks.append(ModelCheckpoint(filename="best", monitor="val/criterion", **common))
+            callbacks.append(ModelCheckpoint(filename="last", **common))  # after best, whose state it holds
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:

@@ -46,7 +46,8 @@ class Scores:
         reports: Ids that stand in both the table and the gold.
         without_label: Ids of the gold that the table lacks.
         findings: One entry a finding that both have, in the gold's order.
-        macro: Unweighted mean over findings with five positives or more, No Finding left out.
+        macro: Unweighted mean over findings with five positives or more, No Finding left out; the precision of a finding that
+            was never predicted counts as 0. All nan without such a finding.
         micro: Precision, recall and F1 over all cells, No Finding left out.
     """
 
@@ -109,7 +110,7 @@ def score(table: LabelTable, gold: Gold) -> Scores:
     findings = tuple(_score_finding(n, state[:, k], probability[:, k], truth[:, k]) for k, n in enumerate(names))
     counted = [s for s in findings if s.finding != NO_FINDING]
     enough = [s for s in counted if s.positives >= MACRO_POSITIVES]
-    macro = {m: float(np.mean([np.nan_to_num(getattr(s, m)) for s in enough])) for m in MEASURES} if enough else {}
+    macro = {m: float(np.mean([np.nan_to_num(getattr(s, m)) for s in enough])) if enough else np.nan for m in MEASURES}
     sums = [sum(getattr(s, n) for s in counted) for n in ("true_positives", "predicted", "positives")]
     micro = dict(zip(("precision", "recall", "f1"), f1(*sums), strict=True))
     return Scores(len(state), len(gold.report_ids) - len(state), findings, macro, micro)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.resources
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -10,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from labelers.mentions import Clauses, NamedPlace, Phrase
+from labelers.mentions import Clauses, NamedPlace, Part, Phrase
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, Assertion
 from labelers.vocabulary import ABNORMAL, BORDERLINE, DENIED, UNAFFECTED, Lexicon, Target, normal_phrase
 
@@ -20,6 +21,8 @@ POSITIVE_FROM = 0.75
 """A graded statement is positive from this probability on, else uncertain."""
 ADJACENT = 16
 """A cue that reaches an adjacent mention allows a word or two between, this many code points."""
+BACKWARD_PLACES = 64
+"""A cue behind them reaches this many places of one part at most."""
 BACKWARD_PARTS = 8
 """A cue behind a list ("A, B and C are not seen") reaches over this many parts of the clause at most."""
 
@@ -37,7 +40,8 @@ class Cue:
         effect: negative, uncertain, positive (graded), affirmed (ends a denial), historical or base (wording without a cue).
         probability: P(finding present) that it conveys.
         scope: forward, backward, forward_first, backward_first, both or alternatives.
-        reach: next (one mention), adjacent (one mention that follows at once), part (not beyond its part of the clause) or empty.
+        reach: next (one mention), adjacent (one that follows at once), part (not beyond its part of the clause), list (across
+            the commas of a list) or empty.
         chronic: Probability where the finding persists once acquired (historical cues).
     """
 
@@ -66,7 +70,7 @@ def load_cues() -> CueSet:
     data = {file.name: yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in files}
     grammar = data.pop("grammar.yaml")
     base = grammar.pop("base")
-    adverbs = grammar.pop("adverb")
+    fillers = grammar.pop("fillers")
     phrases: dict[str, Phrase] = {}
     for group, words in grammar.items():
         for text in words:
@@ -76,19 +80,26 @@ def load_cues() -> CueSet:
     cues: list[Cue] = []
     for file in data.values():
         for item in file["cues"]:
-            _add_cue(item, adverbs, cues, phrases)
+            _add_cue(item, fillers, cues, phrases)
     return CueSet(tuple(cues), phrases, base)
 
 
-def _add_cue(item: Mapping[str, Any], adverbs: Sequence[str], cues: list[Cue], phrases: dict[str, Phrase]) -> None:
-    keys = ("cue", "effect", "probability", "scope", "reach", "chronic")
-    cues.append(Cue(*(item.get(key, default) for key, default in zip(keys, ("", "", 0.0, "", "", 0.0), strict=True))))
+def _add_cue(item: Mapping[str, Any], fillers: Mapping[str, Sequence[str]], cues: list[Cue], phrases: dict[str, Phrase]) -> None:
+    keys = {"cue": "", "effect": "", "probability": 0.0, "scope": "", "reach": "", "chronic": 0.0}
+    cues.append(Cue(*(item.get(key, default) for key, default in keys.items())))
     for phrase in item["phrases"]:
-        for adverb in ("", *adverbs) if "<adverb>" in phrase else ("",):
-            text = normal_phrase(phrase.replace("<adverb>", adverb))
+        for text in _filled(phrase, fillers):
             known = phrases.get(text, Phrase())
             if len(cues) - 1 not in known.cues:
                 phrases[text] = replace(known, cues=(*known.cues, len(cues) - 1))
+
+
+def _filled(phrase: str, fillers: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return the phrases that a phrase with a place like <adverb> stands for: without it, and with each word of that list."""
+    for name, words in fillers.items():
+        if f"<{name}>" in phrase:
+            return [text for word in ("", *words) for text in _filled(phrase.replace(f"<{name}>", word), fillers)]
+    return [normal_phrase(phrase)]
 
 
 @dataclass(slots=True)
@@ -110,13 +121,16 @@ class _Scope:
     denial_part: int = 0
     grade: Cue | None = None
     grade_part: int = 0
+    grade_unused: bool = False
     history: Cue | None = None
     history_end: int = 0
 
     def close(self) -> None:
+        """End every cue."""
         self.denial = self.grade = self.history = None
 
     def open(self, cue: Cue, part: int, joined: bool, end: int) -> None:
+        """Take up a cue of the given part, which an "or" may have joined to the one before; the cue's phrase ends at end."""
         if cue.effect == "affirmed":
             self.close()
         elif cue.effect == "negative":
@@ -126,7 +140,23 @@ class _Scope:
         else:
             if self.denial is not None and part > self.denial_part and not joined:
                 self.denial = None
-            self.grade, self.grade_part = cue, part
+            unused = self.grade if self.grade_unused and self.grade_part == part else None
+            if unused is not None and unused.probability < cue.probability:
+                return  # "may be consistent with": the weaker word decides
+            self.grade, self.grade_part, self.grade_unused = cue, part, True
+
+    def read(self, reading: _Reading, start: int) -> None:
+        """Note the open cues for a place that starts at the given code point."""
+        far = self.history is not None and self.history.reach == "adjacent" and start - self.history_end > ADJACENT
+        reading.denial, reading.denial_part, reading.grade = self.denial, self.denial_part, self.grade
+        reading.history = None if far else self.history
+
+    def spend(self) -> None:
+        """End the cues that reach one place only."""
+        self.grade_unused = False
+        open_cues = (self.denial, self.grade, self.history)
+        kept = (None if cue is not None and cue.reach in ("next", "adjacent") else cue for cue in open_cues)
+        self.denial, self.grade, self.history = kept
 
 
 def assert_places(clauses: Clauses, places: list[NamedPlace], lexicon: Lexicon, cues: CueSet) -> list[Assertion]:
@@ -156,146 +186,111 @@ def _read_forward(clauses: Clauses, places: list[NamedPlace], cues: CueSet) -> l
     readings = [_Reading() for _ in places]
     scope = _Scope()
     k = 0
-    behind = _last_place_of_part(clauses, places)
+    last = {clauses.part_of[place.token]: place.token for place in places}
     for i, token in enumerate(clauses.tokens):
-        part = clauses.part[i]
-        if clauses.members[part][0] == i and part > 0:
-            _enter_part(clauses, part, scope)
+        p = clauses.part_of[i]
+        part = clauses.parts[p]
+        if part.opener == i:
+            _enter_part(clauses.parts, p, scope)
         for c in token.phrase.cues:
-            cue = cues.cues[c]
-            if _goes_forward(cue, behind[part] > i, _names_before(clauses, places, i, k)):
-                scope.open(cue, part, "joiner" in clauses.opened_by[part], token.end)
+            precedes = k > 0 and clauses.part_of[places[k - 1].token] == p
+            if _goes_forward(cues.cues[c], precedes, last.get(p, -1) > i):
+                scope.open(cues.cues[c], p, "joiner" in part.opened_by, token.end)
         first = k
         while k < len(places) and places[k].token == i:
-            _take(scope, readings[k], places[k].start)
+            scope.read(readings[k], places[k].start)
             k += 1
         if k > first:
-            _spend(scope)
+            scope.spend()
     return readings
 
 
-def _last_place_of_part(clauses: Clauses, places: list[NamedPlace]) -> list[int]:
-    last = [-1] * len(clauses.members)
-    for place in places:
-        last[clauses.part[place.token]] = place.token
-    return last
-
-
-def _names_before(clauses: Clauses, places: list[NamedPlace], i: int, k: int) -> bool:
-    """Say whether a place stands before token i in its part; k is the number of places before token i."""
-    return k > 0 and clauses.part[places[k - 1].token] == clauses.part[i]
-
-
-def _goes_forward(cue: Cue, follows: bool, precedes: bool) -> bool:
+def _goes_forward(cue: Cue, precedes: bool, follows: bool) -> bool:
+    """Say whether a cue looks forward, given whether its part names a finding before it and behind it."""
     if cue.scope == "forward_first":
         return follows or not precedes
     if cue.scope == "backward_first":
-        return not precedes
+        return follows and not precedes
     return cue.scope in ("forward", "both")
 
 
-def _enter_part(clauses: Clauses, part: int, scope: _Scope) -> None:
-    groups = clauses.opened_by[part]
-    if clauses.clause[part] != clauses.clause[part - 1] or "turn" in groups:
+def _enter_part(parts: list[Part], p: int, scope: _Scope) -> None:
+    """Close what does not reach beyond a separator; a hedge passes a comma only towards "or" or "and"."""
+    groups = parts[p].opened_by
+    if parts[p].clause != parts[p - 1].clause or "turn" in groups:
         scope.close()
-    elif scope.grade is not None and "joiner" not in groups and not clauses.listed[part] and not _is_and(clauses, part):
-        scope.grade = None if _names_something(clauses, scope.grade_part, part) else scope.grade
-
-
-def _is_and(clauses: Clauses, part: int) -> bool:
-    return "conjunction" in clauses.opened_by[part]
-
-
-def _names_something(clauses: Clauses, first: int, part: int) -> bool:
-    return any(clauses.tokens[i].phrase.targets for p in range(max(first, part - 2), part) for i in clauses.members[p])
-
-
-def _take(scope: _Scope, reading: _Reading, start: int) -> None:
-    history = scope.history
-    if history is not None and history.reach == "adjacent" and start - scope.history_end > ADJACENT:
-        history = None
-    reading.denial, reading.denial_part, reading.grade, reading.history = scope.denial, scope.denial_part, scope.grade, history
-
-
-def _spend(scope: _Scope) -> None:
-    """Close the cues that reach one mention only."""
-    if scope.denial is not None and scope.denial.reach:
+        return
+    if "cause" in groups:
         scope.denial = None
-    if scope.grade is not None and scope.grade.reach:
-        scope.grade = None
-    if scope.history is not None and scope.history.reach:
-        scope.history = None
+    elif scope.grade is not None and scope.grade.reach != "list":
+        joined = parts[p].listed or bool(groups & {"joiner", "conjunction"})
+        if not joined and any(part.named for part in parts[max(scope.grade_part, p - 2) : p]):
+            scope.grade = None
 
 
 def _read_backward(clauses: Clauses, places: list[NamedPlace], cues: CueSet, readings: list[_Reading]) -> None:
-    by_part: list[list[int]] = [[] for _ in clauses.members]
+    by_part: list[list[int]] = [[] for _ in clauses.parts]
     for k, place in enumerate(places):
-        by_part[clauses.part[place.token]].append(k)
+        by_part[clauses.part_of[place.token]].append(k)
     for i, token in enumerate(clauses.tokens):
-        part = clauses.part[i]
+        p = clauses.part_of[i]
         for c in token.phrase.cues:
             cue = cues.cues[c]
             if cue.scope == "alternatives":
-                _alternatives(cue, part, by_part, readings)
+                _mark_alternatives(cue, p, by_part, readings)
                 continue
-            if not clauses.listed[part] and "joiner" not in clauses.opened_by[part]:
-                _end_earlier_denials(cue, part, by_part, readings)
-            here = [k for k in by_part[part][:64] if places[k].token < i]
-            follows = bool(by_part[part]) and places[by_part[part][-1]].token > i
-            answer = cue.effect == "negative" and "colon" in clauses.opened_by[part] and clauses.members[part][1:] == [i]
-            if answer or cue.scope in ("backward", "both") or (bool(here) and not _goes_forward(cue, follows, True)):
-                for k in _reached(clauses, part, here, by_part, cue):
-                    _apply(cue, readings[k])
+            n = bisect_left(by_part[p], i, key=lambda k: places[k].token)
+            here = by_part[p][max(0, n - BACKWARD_PLACES) : n]
+            follows = bool(by_part[p]) and places[by_part[p][-1]].token > i
+            if not _goes_forward(cue, bool(here), follows) or cue.scope == "both" or _answers(clauses, i, cue):
+                for k in _reached(clauses.parts, p, here, by_part, cue):
+                    _apply(cue, readings[k], clauses.parts[p], p)
 
 
-def _end_earlier_denials(cue: Cue, part: int, by_part: list[list[int]], readings: list[_Reading]) -> None:
-    """A hedge of its own ("no effusion, and pneumonia cannot be excluded") takes its part out of the denial before."""
-    if cue.effect == "uncertain" and cue.scope == "backward":
-        for k in by_part[part]:
-            if readings[k].denial_part < part:
-                readings[k].denial = None
+def _answers(clauses: Clauses, i: int, cue: Cue) -> bool:
+    """Say whether a denial stands alone behind a colon ("Pneumothorax: No.")."""
+    part = clauses.parts[clauses.part_of[i]]
+    return cue.effect == "negative" and "colon" in part.opened_by and part.members == [i]
 
 
-def _alternatives(cue: Cue, part: int, by_part: list[list[int]], readings: list[_Reading]) -> None:
+def _mark_alternatives(cue: Cue, p: int, by_part: list[list[int]], readings: list[_Reading]) -> None:
     """Mark the findings on both sides of an "or"."""
-    before, after = by_part[part - 1] if part else [], by_part[part]
+    before, after = by_part[p - 1] if p else [], by_part[p]
     if before and after:
         readings[before[-1]].alternatives = readings[after[0]].alternatives = cue
 
 
-def _reached(clauses: Clauses, part: int, here: list[int], by_part: list[list[int]], cue: Cue) -> list[int]:
+def _reached(parts: list[Part], p: int, here: list[int], by_part: list[list[int]], cue: Cue) -> list[int]:
     """Return the places before a backward cue: those of its part, then those of a list that leads up to it."""
     if cue.reach == "part":
         return here
     if cue.reach and here:
         return here[-1:]
     out = list(here)
-    for p in range(part - 1, max(-1, part - BACKWARD_PARTS), -1):
-        if clauses.clause[p] != clauses.clause[part] and out:
+    for q in range(p - 1, max(-1, p - BACKWARD_PARTS), -1):
+        if (parts[q].clause != parts[p].clause and out) or "hard" in parts[q + 1].opened_by or not by_part[q]:
             break
-        if "hard" in clauses.opened_by[p + 1] or not by_part[p]:
+        if out and (parts[q].cued or parts[q].groups & {"verb", "opener"}):
             break
-        if out and (clauses.has(p, "verb") or clauses.has(p, "opener") or _holds_cue(clauses, p)):
-            break
-        out += by_part[p][-1:] if cue.reach else by_part[p]
+        out += by_part[q][-1 if cue.reach else -BACKWARD_PLACES :]
         if cue.reach:
             break
     return out
 
 
-def _holds_cue(clauses: Clauses, part: int) -> bool:
-    return any(clauses.tokens[i].phrase.cues for i in clauses.members[part][1:] or clauses.members[part])
-
-
-def _apply(cue: Cue, reading: _Reading) -> None:
+def _apply(cue: Cue, reading: _Reading, part: Part, p: int) -> None:
+    """Let a cue that stands behind a place bear on it; p is the number of the cue's part."""
     if cue.effect == "negative":
         reading.denial = cue
     elif cue.effect == "affirmed":
         reading.denial = None
     elif cue.effect == "historical":
         reading.history = cue
-    elif reading.grade is None or cue.probability < reading.grade.probability:
-        reading.grade = cue
+    else:
+        if reading.denial_part < p and not part.listed and "joiner" not in part.opened_by:
+            reading.denial = None  # a hedge of its own: "no effusion, and pneumonia cannot be excluded"
+        if reading.grade is None or cue.probability < reading.grade.probability:
+            reading.grade = cue
 
 
 def _decide(target: Target, reading: _Reading, lexicon: Lexicon, cues: CueSet) -> tuple[int, float, str] | None:

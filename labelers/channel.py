@@ -110,6 +110,7 @@ def read_channels(path: str | Path) -> ChannelSet:
             for labeler, by_dataset in body["channels"].items()
         }
         prior = {str(f): float(p) for f, p in body["prior"].items()}
+        refused = {str(labeler): dict(reasons) for labeler, reasons in body.get("refused", {}).items()}
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); write it with 'labelers noise'") from None
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -121,12 +122,21 @@ def read_channels(path: str | Path) -> ChannelSet:
     for labeler, by_dataset in channels.items():
         for by_finding in by_dataset.values():
             for finding, channel in by_finding.items():
-                m = channel.matrix
-                if m.shape != (2, 4) or (m <= 0).any() or np.abs(m.sum(axis=1) - 1).max() > 1e-3:
+                if not _is_channel(channel):
                     raise InputError(
                         f"{path}, {labeler}, {finding}: expected a 2 x 4 matrix of positive numbers whose rows sum to one; write it again"
                     )
-    return ChannelSet(channels, prior, body.get("refused", {}), str(body.get("truth", "reports")))
+    for finding, p in prior.items():
+        if not 0 <= p <= 1:
+            raise InputError(f"{path}, prior of {finding}: expected a number in [0, 1]; write it again")
+    return ChannelSet(channels, prior, refused, str(body.get("truth", "reports")))
+
+
+def _is_channel(channel: Channel) -> bool:
+    """Whether every part is 2 x 4 and the rows of the matrix are distributions without a zero (nan is none)."""
+    m = channel.matrix
+    shaped = all(part.shape == (2, 4) for part in (m, channel.low, channel.high, channel.counts))
+    return shaped and bool((m > 0).all() and (np.abs(m.sum(axis=1) - 1) <= 1e-3).all())
 
 
 def _from_json(body: dict[str, Any]) -> Channel:
@@ -187,15 +197,25 @@ def _channels_of(names: tuple[str, ...], counts: NDArray[np.int64]) -> tuple[dic
     refused: dict[str, str] = {}
     for name, n in zip(names, counts, strict=True):
         weight = n + PRIOR_ROWS * mean
-        matrix = weight / weight.sum(axis=1, keepdims=True)
-        matrix = np.maximum(matrix, FLOOR)
-        matrix /= matrix.sum(axis=1, keepdims=True)
+        matrix = raise_to_floor(weight / weight.sum(axis=1, keepdims=True))
         if matrix[1, POSITIVE] <= matrix[0, POSITIVE]:
             refused[name] = "'positive' is no likelier when the finding is present"
             continue
         low, high = _intervals(weight)
         kept[name] = Channel(matrix, np.minimum(low, matrix), np.maximum(high, matrix), n)
     return kept, refused
+
+
+def raise_to_floor(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Raise small entries to ``FLOOR`` and scale the others down, so that rows keep their sum of one: (R, 4) -> (R, 4)."""
+    low = np.zeros(matrix.shape, bool)
+    while True:
+        rest = np.where(low, 0.0, matrix)
+        scale = (1 - FLOOR * low.sum(axis=1, keepdims=True)) / rest.sum(axis=1, keepdims=True)
+        below = ~low & (rest * scale < FLOOR)
+        if not below.any():
+            return np.where(low, FLOOR, rest * scale)
+        low |= below
 
 
 def _mean_rows(names: tuple[str, ...], counts: NDArray[np.int64]) -> NDArray[np.float64]:

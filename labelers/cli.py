@@ -6,14 +6,18 @@ import argparse
 import contextlib
 import json
 import os
+import re
+import signal
 import sys
+import threading
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from labelers.agreement import Scores, score
 from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
@@ -21,16 +25,37 @@ from labelers.errors import InputError, UsageError
 from labelers.io import open_table, read_gold, read_reports, read_table
 from labelers.progress import progress
 from labelers.registry import create, listing
-from labelers.run import label_in_batches
+from labelers.run import label_in_batches, label_safely
 from labelers.types import STATES, Report
 
 __all__ = ["guarded", "main"]
 
+PIPE_WIDTH = 10_000
+"""Columns of a table that goes into a pipe at the most; no line of it is broken."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0 success, 1 bad data, 2 wrong use."""
-    arguments = _parser().parse_args(argv)
-    return guarded("labelers", lambda: arguments.command(arguments))
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
+    if unknown:  # an unquoted --text ends here, so only what looks like an option is repeated
+        options = [text.partition("=")[0] for text in unknown if re.fullmatch(r"--?[a-z][a-z-]*(=.*)?", text, re.DOTALL)]
+        parser.error(f"unknown options: {', '.join(options)}" if options else "more arguments than expected; quote a text")
+    with _termination_noticed():
+        return guarded("labelers", lambda: arguments.command(arguments))
+
+
+@contextlib.contextmanager
+def _termination_noticed() -> Iterator[None]:
+    """Let SIGTERM end the program the way Ctrl-C does, so that temporary files are removed."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def guarded(program: str, command: Callable[[], int | None]) -> int:
@@ -39,7 +64,9 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
     An unforeseen error shows where it happened, but not its message: that could quote a report.
     """
     try:
-        return command() or 0
+        status = command() or 0
+        sys.stdout.flush()
+        return status
     except UsageError as error:
         return _fail(program, str(error), 2)
     except InputError as error:
@@ -50,7 +77,8 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         return _fail(program, "interrupted; nothing half-written was left behind", 130)
     except OSError as error:
-        return _fail(program, f"{error.filename or 'a file'}: {error.strerror or type(error).__name__}", 1)
+        where = error.filename or "a file"
+        return _fail(program, f"{where}: {error.strerror or type(error).__name__}; check the path and its permissions", 1)
     except Exception as error:
         sys.stderr.write("".join(traceback.format_tb(error.__traceback__)))
         return _fail(
@@ -90,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     given = command.add_mutually_exclusive_group(required=True)
     given.add_argument("--text", help="the text itself")
     given.add_argument("--file", type=Path, help="a text file")
-    given.add_argument("stdin", nargs="?", choices=("-",), help="read standard input")
+    given.add_argument("stdin", nargs="?", type=_dash, metavar="-", help="read standard input")
     _add_labeler(command)
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(command=_explain)
@@ -128,6 +156,12 @@ def _option(text: str) -> tuple[str, str]:
     return key, value
 
 
+def _dash(text: str) -> str:
+    if text != "-":  # it may be a report, so it is not repeated
+        raise argparse.ArgumentTypeError('expected --text "...", --file FILE or - for standard input')
+    return text
+
+
 def _positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"expected a whole number from 1, got '{text}'")
@@ -141,14 +175,16 @@ def _list(arguments: argparse.Namespace) -> None:
         return
     table = Table("labeler", "version", "what it does", "from", "lacks")
     for x in lines:
-        table.add_row(x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
+        _add_row(table, x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
     _show(table)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     options = dict(arguments.options)
     labeler = create(arguments.labeler, options)
-    blank = labeler.label([Report("", "")])
+    blank = label_safely(labeler, [Report("", "")], "an empty report")
+    if arguments.output.resolve() == arguments.reports.resolve():
+        raise UsageError(f"{arguments.output}: expected another file than the reports; give the table a name of its own")
     count = empty = 0
     reports = read_reports(arguments.reports, arguments.text_column, arguments.id_column)
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
@@ -165,13 +201,14 @@ def _run(arguments: argparse.Namespace) -> None:
 
 def _explain(arguments: argparse.Namespace) -> None:
     labeler = create(arguments.labeler, dict(arguments.options))
-    table = labeler.label([Report("", _text_of(arguments))])
+    table = label_safely(labeler, [Report("", _text_of(arguments))], "the text")
     e, findings = table.evidence, table.vocabulary.names
+    probability = table.probability[0, e.cell] if e.probability is None else e.probability
     places: list[dict[str, Any]] = [
         {
             "finding": findings[e.cell[i]],
             "state": STATES[e.state[i]],
-            "probability": round(float(table.probability[0, e.cell[i]]), 4),
+            "probability": round(float(probability[i]), 4),
             "start": int(e.start[i]),
             "end": int(e.end[i]),
             "cue": e.cues[e.cue[i]],
@@ -184,16 +221,18 @@ def _explain(arguments: argparse.Namespace) -> None:
         return
     shown = Table(*("finding", "state", "probability", "start", "end", "cue"))
     for place in places:
-        shown.add_row(*(str(v) for v in place.values()))
+        _add_row(shown, *(str(v) for v in place.values()))
     _show(shown)
 
 
 def _text_of(arguments: argparse.Namespace) -> str:
     if arguments.text is not None:
         return str(arguments.text)
-    data = sys.stdin.buffer.read() if arguments.file is None else arguments.file.read_bytes()
     try:
+        data = sys.stdin.buffer.read() if arguments.file is None else arguments.file.read_bytes()
         return str(data.decode("utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{arguments.file}: cannot be read ({error.strerror}); give the path of a text file") from None
     except UnicodeDecodeError:
         raise InputError(f"{arguments.file or 'standard input'}: bytes that are not UTF-8; save the text as UTF-8") from None
 
@@ -211,16 +250,16 @@ def _score_table(scores: Scores) -> Table:
     table = Table("finding", *(("known", "positives", "precision", "recall", "F1", "AUPRC", "NLL", "ECE")))
     for s in scores.findings:
         numbers = (s.precision, s.recall, s.f1, s.auprc, s.nll, s.ece)
-        table.add_row(s.finding, str(s.known), str(s.positives), *(_number(v) for v in numbers))
+        _add_row(table, s.finding, str(s.known), str(s.positives), *(_number(v) for v in numbers))
     table.add_section()
     m = scores.macro
-    table.add_row("macro", "", "", *(_number(m.get(n)) for n in ("precision", "recall", "f1", "auprc", "nll", "ece")))
-    table.add_row("micro", "", "", *(_number(scores.micro[n]) for n in ("precision", "recall", "f1")), "", "", "")
+    _add_row(table, "macro", "", "", *(_number(m[n]) for n in ("precision", "recall", "f1", "auprc", "nll", "ece")))
+    _add_row(table, "micro", "", "", *(_number(scores.micro[n]) for n in ("precision", "recall", "f1")), "", "", "")
     return table
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None or value != value else f"{value:.3f}"
+def _number(value: float) -> str:
+    return "-" if value != value else f"{value:.3f}"
 
 
 def _noise(arguments: argparse.Namespace) -> None:
@@ -241,13 +280,19 @@ def _noise_table(channels: ChannelSet) -> Table:
             present, absent = channel.counts.sum(axis=1)[::-1]
             cells = (channel.matrix[1, 0], channel.matrix[1, 2], channel.matrix[0, 0], channel.matrix[0, 2])
             bits = channel_information(channel.matrix, channels.prior[finding])
-            table.add_row(labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
+            _add_row(table, labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
     return table
 
 
+def _add_row(table: Table, *cells: str) -> None:
+    """Add cells as they are: square brackets in a name or a path are no markup."""
+    table.add_row(*(Text(cell) for cell in cells))
+
+
 def _show(table: Table) -> None:
-    """Print a table, in a pipe as wide as it needs to be."""
+    """Print a table, in a pipe as plain aligned text as wide as it needs to be."""
     console = Console()
     if not console.is_terminal:
-        console = Console(width=200)
+        console = Console(width=PIPE_WIDTH)
+        table.box = None
     console.print(table)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
-__all__ = ["InputError", "UsageError", "unknown_name"]
+__all__ = ["InputError", "UsageError", "shown_columns", "unknown_name"]
 
 
 SHOWN = 30
 """Names listed in an error at the most."""
+_NOT_A_NAME = re.compile(r"[.,;:!?](\s|$)|\d{3}|\n|(\S+\s+){4}|.{41}")
+"""A sentence, an identifier, several lines, five words or 41 characters: what a row holds, and a header does not."""
 
 
 class InputError(ValueError):
@@ -40,3 +43,10 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     hint = f"did you mean {' or '.join(near)}? " if near else ""
     shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
     return UsageError(f"unknown {kind} '{name}': {hint}known: {shown or 'none'}")
+
+
+def shown_columns(names: Sequence[str]) -> str:
+    """List column names for an error; a header that looks like a row is not shown, since it may hold a report or an id."""
+    if any(_NOT_A_NAME.search(name) for name in names):
+        return "not shown, since they look like a row and not like a header (is the header missing?)"
+    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")

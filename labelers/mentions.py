@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from bisect import bisect_left
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import pairwise, product
+from typing import NamedTuple
 
 import ahocorasick_rs
 
 from labelers.types import Mention
 from labelers.vocabulary import ABNORMAL, BORDERLINE, PRESENT, Lexicon, Target
 
-__all__ = ["Clauses", "Matcher", "NamedPlace", "Phrase", "Token", "find_mentions", "named_places", "normalize"]
+__all__ = ["Clauses", "Matcher", "NamedPlace", "Part", "Phrase", "Token", "find_mentions", "named_places", "normalize"]
 
 LINKED_ANATOMY = 4
-"""An observation is linked to this many anatomical phrases of its part of the clause at most, the nearest ones."""
+"""An observation is linked to this many anatomical phrases on either side at most, the nearest ones."""
 LINKED_PARTS = 6
 """A list of anatomical phrases that share one observation is followed over this many parts at most."""
 
@@ -38,8 +41,7 @@ class Phrase:
     grammar: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Token:
+class Token(NamedTuple):
     """A phrase at [start, end) of a sentence as given."""
 
     phrase: Phrase
@@ -47,8 +49,7 @@ class Token:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
-class NamedPlace:
+class NamedPlace(NamedTuple):
     """A place that says something of findings.
 
     Attributes:
@@ -111,9 +112,13 @@ class Matcher:
     def of(cls, lexicon: Lexicon, cues: Mapping[str, Phrase] | None = None) -> Matcher:
         """Compile a vocabulary, with cues and grammar where given, into one automaton."""
         phrases = dict(cues or {})
-        for key, values in (("targets", lexicon.terms), ("anatomy", lexicon.anatomy), ("observations", lexicon.observations)):
-            for text, value in values.items():
-                phrases[text] = replace(phrases.get(text, Phrase()), **{key: value})
+        blank = Phrase()
+        for text, targets in lexicon.terms.items():
+            phrases[text] = replace(phrases.get(text, blank), targets=targets)
+        for text, anatomy in lexicon.anatomy.items():
+            phrases[text] = replace(phrases.get(text, blank), anatomy=anatomy)
+        for text, observations in lexicon.observations.items():
+            phrases[text] = replace(phrases.get(text, blank), observations=observations)
         return cls(phrases)
 
     def tokens(self, sentences: Sequence[str]) -> list[list[Token]]:
@@ -157,184 +162,218 @@ class Matcher:
         return found
 
 
-@dataclass
+@dataclass(slots=True)
+class Part:
+    """A stretch of a sentence between separators (commas, "and", "or", ...).
+
+    Attributes:
+        opened_by: Groups of the grammar of the separators that opened it; empty for the first.
+        opener: Index of the first of those separators, -1 for the first part.
+        clause: Number of its clause.
+        listed: A list with "or" runs on behind it.
+        members: Indices of its tokens, separators left out.
+        anatomy: Those that name anatomy.
+        groups: Groups of the grammar among its members.
+        named: A member names findings; ``observed``: is an observation; ``cued``: is a cue.
+        last_named: The last member that names findings or keeps others from it, -1 where none.
+    """
+
+    opened_by: frozenset[str] = frozenset()
+    opener: int = -1
+    clause: int = 0
+    listed: bool = False
+    members: list[int] = field(default_factory=list)
+    anatomy: list[int] = field(default_factory=list)
+    groups: set[str] = field(default_factory=set)
+    named: bool = False
+    observed: bool = False
+    cued: bool = False
+    last_named: int = -1
+
+    @property
+    def predicated(self) -> bool:
+        """Something is said in it, so that what follows may be a new statement."""
+        return self.named or self.observed or self.cued or "verb" in self.groups
+
+    @property
+    def anatomy_alone(self) -> bool:
+        """It names anatomy of which nothing is said."""
+        return bool(self.anatomy) and not (self.named or self.observed or "verb" in self.groups or "turn" in self.opened_by)
+
+    def near(self, i: int) -> list[int]:
+        """Return the anatomy around token i, a few tokens on either side at most, in order."""
+        k = bisect_left(self.anatomy, i)
+        return [j for j in self.anatomy[max(0, k - LINKED_ANATOMY) : k + LINKED_ANATOMY] if j != i]
+
+
 class Clauses:
-    """The tokens of one sentence, cut into parts (at commas, "and", "or", ...) and clauses (runs of parts).
+    """The tokens of one sentence, cut into parts and clauses (runs of parts).
 
     Attributes:
         tokens: The tokens.
-        part: Part of each token; a separator belongs to the part that it opens.
-        clause: Clause of each part.
-        opened_by: Groups of the grammar of the token that opened each part, empty for the first.
-        members: Indices of the tokens of each part.
+        parts: The parts, in order.
+        part_of: Number of the part of each token.
     """
 
-    tokens: list[Token]
-    part: list[int] = field(default_factory=list)
-    clause: list[int] = field(default_factory=list)
-    opened_by: list[frozenset[str]] = field(default_factory=list)
-    members: list[list[int]] = field(default_factory=list)
+    def __init__(self, tokens: list[Token]) -> None:
+        """Cut a sentence at its separators, then join parts into clauses."""
+        self.tokens = tokens
+        self.parts = [Part()]
+        self.part_of: list[int] = []
+        self._verbs = [0]
+        self._named = [0]
+        self._describes = [False] * len(tokens)
+        self._cut()
+        self._mark_lists()
+        self._join()
 
-    def __post_init__(self) -> None:
-        self.opened_by.append(frozenset())
-        self.members.append([])
+    def _cut(self) -> None:
         opening = False
         for i, token in enumerate(self.tokens):
-            separates = bool(token.phrase.grammar & _OPENS_PART)
-            if separates and opening:
-                self.opened_by[-1] |= token.phrase.grammar
+            phrase = token.phrase
+            separates = bool(phrase.grammar) and not _OPENS_PART.isdisjoint(phrase.grammar)
+            if separates and not opening:
+                self.parts.append(Part(phrase.grammar, i))
             elif separates:
-                self.opened_by.append(token.phrase.grammar)
-                self.members.append([])
+                self.parts[-1].opened_by |= phrase.grammar
+            else:
+                self._enter(self.parts[-1], i, phrase)
             opening = separates
-            self.part.append(len(self.members) - 1)
-            self.members[-1].append(i)
-        self.listed = self._listed()
+            self.part_of.append(len(self.parts) - 1)
+            self._verbs.append(self._verbs[-1] + ("verb" in phrase.grammar))
+            self._named.append(self._named[-1] + bool(phrase.targets))
+        for part in self.parts:
+            named = False
+            for i in reversed(part.members):
+                phrase = self.tokens[i].phrase
+                self._describes[i] = named
+                named = bool(phrase.targets) or (named and "verb" not in phrase.grammar and not phrase.cues)
+
+    @staticmethod
+    def _enter(part: Part, i: int, phrase: Phrase) -> None:
+        part.members.append(i)
+        if phrase.grammar:
+            part.groups |= phrase.grammar
+        if phrase.anatomy:
+            part.anatomy.append(i)
+        part.observed |= bool(phrase.observations)
+        part.cued |= bool(phrase.cues)
+        if phrase.targets is not None:
+            part.named |= bool(phrase.targets)
+            part.last_named = i
+
+    def _mark_lists(self) -> None:
+        later = False
+        for part in reversed(self.parts):
+            part.listed = later
+            later = "joiner" in part.opened_by or (later and "stop" not in part.opened_by)
+
+    def _join(self) -> None:
         number = 0
-        for p, groups in enumerate(self.opened_by):
-            number += p > 0 and ("stop" in groups or self._new_statement(p))
-            self.clause.append(number)
+        for before, part in pairwise(self.parts):
+            number += "stop" in part.opened_by or self._new_statement(before, part)
+            part.clause = number
 
-    def has(self, part: int, group: str) -> bool:
-        """Say whether a part holds a word of a group of the grammar, besides the token that opened it."""
-        return any(group in self.tokens[i].phrase.grammar for i in self.members[part])
-
-    def _listed(self) -> list[bool]:
-        """Say for each part whether a list with "or" runs on behind it."""
-        listed, later = [], False
-        for p in reversed(range(len(self.members))):
-            listed.append(later)
-            later = "joiner" in self.opened_by[p] or (later and "stop" not in self.opened_by[p])
-        return listed[::-1]
-
-    def _new_statement(self, p: int) -> bool:
-        groups = self.opened_by[p]
-        if "joiner" in groups or "turn" in groups:
+    def _new_statement(self, before: Part, part: Part) -> bool:
+        """Say whether a part behind a comma or "and" begins a statement of its own."""
+        if part.opened_by & {"joiner", "turn", "cause"}:
             return False
-        anatomy = named = affirming = False
-        for i in self.members[p]:
-            phrase = self.tokens[i].phrase
-            if "opener" in phrase.grammar:
-                return True
-            if "verb" in phrase.grammar and anatomy and self._predicated(p - 1):
-                return True
-            anatomy = anatomy or bool(phrase.anatomy)
-            named = named or bool(phrase.targets) or bool(phrase.observations)
-            affirming = affirming or "affirming" in phrase.grammar
-        return affirming and named and not self.listed[p]
+        if "opener" in part.groups:
+            return True
+        if part.anatomy and before.predicated and self._verbs[part.members[-1] + 1] > self._verbs[part.anatomy[0]]:
+            return True
+        return "affirming" in part.groups and (part.named or part.observed) and not part.listed
 
-    def _predicated(self, p: int) -> bool:
-        return any(
-            "verb" in phrase.grammar or phrase.cues or phrase.observations or phrase.targets
-            for phrase in (self.tokens[i].phrase for i in self.members[p])
-        )
+    def verb_between(self, first: int, last: int) -> bool:
+        """Say whether a finite verb stands between two tokens."""
+        return self._verbs[last] > self._verbs[first]
+
+    def finding_between(self, first: int, last: int) -> bool:
+        """Say whether a finding is named between two tokens."""
+        return self._named[last] > self._named[first + 1]
+
+    def describes_finding(self, i: int) -> bool:
+        """Say whether a finding follows token i in its part with no verb or cue between ("right hilar mass")."""
+        return self._describes[i]
 
 
-_OPENS_PART = frozenset({"stop", "separator", "turn", "joiner"})
+_OPENS_PART = frozenset({"stop", "separator", "turn", "cause", "joiner"})
 
 
 def named_places(clauses: Clauses, lexicon: Lexicon) -> list[NamedPlace]:
     """Return the places of a sentence that say something of findings, in the order of their tokens."""
-    places = [NamedPlace(i, t.start, t.end, t.phrase.targets) for i, t in enumerate(clauses.tokens) if t.phrase.targets]
-    places += _link(clauses, lexicon)
+    places = _link(clauses, lexicon)
+    linked = {(place.token, target) for place in places for target in place.targets}
+    for i, token in enumerate(clauses.tokens):
+        alone = tuple(target for target in token.phrase.targets or () if (i, target) not in linked)
+        if alone:
+            places.append(NamedPlace(i, token.start, token.end, alone))
     places.sort(key=lambda place: (place.token, place.start, place.end))
     return places
 
 
 def _link(clauses: Clauses, lexicon: Lexicon) -> list[NamedPlace]:
-    """Join observations with the anatomy that they are about, inside their clause."""
+    """Join observations with the anatomy that they are about; of several places for one finding the shortest stays."""
     places = []
     for i, token in enumerate(clauses.tokens):
         if not token.phrase.observations:
             continue
-        nearest: dict[Target, tuple[int, int]] = {}
+        shortest: dict[Target, tuple[int, int]] = {}
         for k in _subjects(clauses, i):
             other = clauses.tokens[k]
             span = min(token.start, other.start), max(token.end, other.end)
-            for target in _pattern_targets(other.phrase.anatomy, token.phrase.observations, lexicon):
-                known = nearest.setdefault(target, span)
-                if span[1] - span[0] < known[1] - known[0]:
-                    nearest[target] = span
-        places += [NamedPlace(i, *span, (target,)) for target, span in nearest.items()]
+            for pair in product(other.phrase.anatomy, token.phrase.observations):
+                for target in lexicon.patterns.get(pair, ()):
+                    known = shortest.setdefault(target, span)
+                    if span[1] - span[0] < known[1] - known[0]:
+                        shortest[target] = span
+        places += [NamedPlace(i, *span, (target,)) for target, span in shortest.items()]
     return places
-
-
-def _pattern_targets(anatomy: Iterable[str], observations: Sequence[str], lexicon: Lexicon) -> tuple[Target, ...]:
-    return tuple(target for a in anatomy for o in observations for target in lexicon.patterns.get((a, o), ()))
 
 
 def _subjects(clauses: Clauses, i: int) -> list[int]:
     """Return the tokens of the anatomy that observation i is about.
 
-    It is looked for in the observation's own part, then in the nearest part before it that names anatomy; from there on over
-    neighbouring parts that name anatomy alone ("heart, lungs and mediastinum are normal").
+    It is looked for in the observation's own part, then in the nearest part before it that names anatomy, then in the next; from
+    there on over neighbouring parts that name anatomy alone ("heart, lungs and mediastinum are normal").
     """
-    part = clauses.part[i]
-    anatomy = [k for k in _anatomy(clauses, part, i) if k < i or not _attributive(clauses, part, k)]
-    if not anatomy and not any(k > i and clauses.tokens[k].phrase.targets is not None for k in clauses.members[part]):
-        part = _part_with_anatomy(clauses, part)
-        anatomy = _anatomy(clauses, part, i)
-        if not anatomy and part + 1 < len(clauses.members) and _anatomy_alone(clauses, part + 1):
-            anatomy = _anatomy(clauses, part + 1, i)
+    parts = clauses.parts
+    p = clauses.part_of[i]
+    anatomy = [k for k in parts[p].near(i) if k < i or not (clauses.describes_finding(k) or clauses.finding_between(i, k))]
+    if not anatomy and parts[p].last_named <= i:
+        p = _part_with_anatomy(parts, p)
+        anatomy = parts[p].near(i)
+        if not anatomy and p + 1 < len(parts) and parts[p + 1].anatomy_alone:
+            anatomy = parts[p + 1].near(i)
     if not anatomy:
         return []
-    out = list(anatomy)
     step = -1 if anatomy[0] < i else 1
-    if step < 0 and not _predicative(clauses, part, anatomy[0], i):
-        return out
+    if step < 0 and not _said_of_all(clauses, anatomy[0], i):
+        return anatomy
+    out = list(anatomy)
     for n in range(1, LINKED_PARTS + 1):
-        p = part + step * n
-        if not 0 <= p < len(clauses.members) or clauses.clause[p] != clauses.clause[part] or not _anatomy_alone(clauses, p):
+        q = p + step * n
+        if not 0 <= q < len(parts) or parts[q].clause != parts[p].clause or not parts[q].anatomy_alone:
             break
-        out += _anatomy(clauses, p, i)
+        out += parts[q].near(i)
     return out
 
 
-def _attributive(clauses: Clauses, part: int, k: int) -> bool:
-    """Say whether anatomy k only describes a finding that follows it ("right hilar mass"), with no verb between."""
-    for j in clauses.members[part]:
-        phrase = clauses.tokens[j].phrase
-        if j > k and ("verb" in phrase.grammar or phrase.cues):
-            return False
-        if j > k and phrase.targets:
-            return True
-    return False
-
-
-def _part_with_anatomy(clauses: Clauses, part: int) -> int:
-    """Return the nearest part before this one that names anatomy, not across a stop other than "but" and its like."""
-    for p in range(part, max(0, part - LINKED_PARTS), -1):
-        groups = clauses.opened_by[p]
-        if "stop" in groups and "contrast" not in groups:
+def _part_with_anatomy(parts: list[Part], p: int) -> int:
+    """Return the nearest part before this one that names anatomy, not across a cause or a stop other than "but"."""
+    for q in range(p, max(0, p - LINKED_PARTS), -1):
+        groups = parts[q].opened_by
+        if "cause" in groups or ("stop" in groups and "contrast" not in groups):
             break
-        if _anatomy(clauses, p - 1, -1):
-            return p - 1
-    return part
+        if parts[q - 1].anatomy:
+            return q - 1
+    return p
 
 
-def _predicative(clauses: Clauses, part: int, first: int, i: int) -> bool:
+def _said_of_all(clauses: Clauses, first: int, i: int) -> bool:
     """Say whether observation i is said of the whole list before it: a verb stands between, or it speaks of normality."""
-    if "normal" in clauses.tokens[i].phrase.observations or "clear" in clauses.tokens[i].phrase.observations:
-        return True
-    return any("verb" in clauses.tokens[k].phrase.grammar for k in clauses.members[part] if first < k < i)
-
-
-def _anatomy(clauses: Clauses, part: int, i: int) -> list[int]:
-    """Return the anatomical tokens of a part, the nearest to token i where there are many."""
-    found = [k for k in clauses.members[part] if clauses.tokens[k].phrase.anatomy and k != i]
-    if len(found) > LINKED_ANATOMY:
-        found = sorted(sorted(found, key=lambda k: abs(k - i))[:LINKED_ANATOMY])
-    return found
-
-
-def _anatomy_alone(clauses: Clauses, part: int) -> bool:
-    anatomy = False
-    for i in clauses.members[part]:
-        phrase = clauses.tokens[i].phrase
-        if phrase.observations or phrase.targets or "verb" in phrase.grammar or "turn" in phrase.grammar:
-            return False
-        anatomy = anatomy or bool(phrase.anatomy)
-    return anatomy
+    observations = clauses.tokens[i].phrase.observations
+    return "normal" in observations or "clear" in observations or clauses.verb_between(first, i)
 
 
 def find_mentions(text: str, matcher: Matcher, lexicon: Lexicon) -> list[Mention]:

@@ -40,7 +40,8 @@ def roc_auc(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None)
     tp, fp = _cumulative(truth, score, weight)
     if not len(tp) or tp[-1] == 0 or fp[-1] == 0:
         return float("nan")
-    return float(np.trapezoid(np.append(0.0, tp), np.append(0.0, fp)) / (tp[-1] * fp[-1]))
+    heights = (tp + np.append(0.0, tp[:-1])) / 2
+    return float(np.sum(np.diff(fp, prepend=0.0) * heights) / (tp[-1] * fp[-1]))
 
 
 def log_loss(truth: ArrayLike, probability: ArrayLike, weight: ArrayLike | None = None) -> float:

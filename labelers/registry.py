@@ -9,7 +9,9 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 import labelers.builtin
 from labelers.errors import UsageError, unknown_name
@@ -72,14 +74,23 @@ def listing() -> list[Listing]:
     for name, target in available().items():
         try:
             cls = _import(name, target)
+            summary = (inspect.getdoc(cls) or "").split("\n")[0]
+            lines.append(Listing(name, str(cls.version), summary, target, _missing(cls)))
         except Exception as error:  # a plugin may fail in any way when it is imported
-            lines.append(Listing(name, "", "", target, broken=f"{type(error).__name__}: {error}"))
-            continue
-        requires: Sequence[str] = getattr(cls, "requires", ())
-        missing = tuple(package for package in requires if importlib.util.find_spec(package) is None)
-        summary = (inspect.getdoc(cls) or "").split("\n")[0]
-        lines.append(Listing(name, str(cls.version), summary, target, missing))
+            lines.append(Listing(name, "", "", target, broken=" ".join(f"{type(error).__name__}: {error}".split())))
     return lines
+
+
+def _missing(cls: Any) -> tuple[str, ...]:
+    """The packages that a labeler's class names in ``requires`` and that are not installed."""
+    return tuple(package for package in getattr(cls, "requires", ()) if not _installed(package))
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # the package that holds it is missing
+        return False
 
 
 def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
@@ -97,11 +108,11 @@ def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
         raise unknown_name("labeler", name, known)
     try:
         cls = _import(name, known.get(name, name))
-    except (ImportError, AttributeError) as error:
+    except Exception as error:  # a plugin may fail in any way when it is imported
         raise UsageError(
             f"the labeler '{name}' cannot be imported ({type(error).__name__}: {error}); check the path or reinstall it"
         ) from None
-    missing = [package for package in getattr(cls, "requires", ()) if importlib.util.find_spec(package) is None]
+    missing = _missing(cls)
     if missing:
         raise UsageError(f"the labeler '{name}' needs {', '.join(missing)}, which is not installed; install it with pip")
     labeler = cls(**_arguments(name, cls, options or {}))
@@ -116,29 +127,39 @@ def _import(name: str, target: str) -> Any:
     module_name, _, class_name = target.partition(":")
     module = importlib.import_module(module_name)
     if class_name:
-        return getattr(module, class_name)
-    exported: list[Any] = [getattr(module, n) for n in module.__all__]
-    classes: list[Any] = [value for value in exported if inspect.isclass(value)]
+        classes = [getattr(module, class_name)]
+    else:
+        classes = [value for value in (getattr(module, n) for n in module.__all__) if inspect.isclass(value)]
     if len(classes) != 1:
         raise ImportError(f"expected one public class in {module_name}, found {len(classes)}")
-    if classes[0].name != name:
-        raise ImportError(f"expected the class of {module_name} to be named '{name}', it is '{classes[0].name}'")
+    if name != target and classes[0].name != name:
+        raise ImportError(f"expected the class at {target} to be named '{name}', it is '{classes[0].name}'")
     return classes[0]
 
 
 def _arguments(name: str, cls: Any, options: Mapping[str, str]) -> dict[str, Any]:
-    parameters = {n: p for n, p in inspect.signature(cls, eval_str=True).parameters.items() if n != "self"}
+    signature = inspect.signature(cls, eval_str=True).parameters
+    parameters = {n: p for n, p in signature.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     values: dict[str, Any] = {}
     for key, text in options.items():
         if key not in parameters:
             raise unknown_name(f"option of the labeler '{name}'", key, parameters)
-        kind = parameters[key].annotation
-        converters: dict[Any, Callable[[str], Any]] = {int: int, float: float, bool: _boolean}
+        kind = _without_none(parameters[key].annotation)
+        converters: dict[Any, Callable[[str], Any]] = {int: int, float: float, bool: _boolean, Path: Path}
         try:
             values[key] = converters.get(kind, str)(text)
         except ValueError:
             raise UsageError(f"--set {key}: expected {getattr(kind, '__name__', kind)}, got '{text}'") from None
+    for key, parameter in parameters.items():
+        if parameter.default is parameter.empty and key not in values:
+            raise UsageError(f"the labeler '{name}' needs the option '{key}'; give it with --set {key}=VALUE")
     return values
+
+
+def _without_none(kind: Any) -> Any:
+    """The type that an option's text is converted to: of ``float | None`` it is ``float``."""
+    kinds = [k for k in get_args(kind) if k is not type(None)] if isinstance(kind, UnionType) else []
+    return kinds[0] if len(kinds) == 1 else kind
 
 
 def _boolean(text: str) -> bool:

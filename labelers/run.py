@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import multiprocessing
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
@@ -13,7 +13,7 @@ from labelers.errors import InputError
 from labelers.registry import Labeler, create
 from labelers.types import LabelTable, Report
 
-__all__ = ["BATCH", "label_in_batches"]
+__all__ = ["BATCH", "label_in_batches", "label_safely"]
 
 BATCH = 1024
 """Reports a batch; fixed, so that the output does not depend on the number of processes."""
@@ -37,7 +37,7 @@ def label_in_batches(
     batches = _batches(reports)
     if jobs == 1:
         for first, batch in batches:
-            yield _label(labeler, batch, first), _empty(batch)
+            yield label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}"), _empty(batch)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(name, dict(options))) as pool:
@@ -70,14 +70,29 @@ def _empty(batch: list[Report]) -> int:
     return sum(not report.text.strip() for report in batch)
 
 
-def _label(labeler: Labeler, batch: list[Report], first: int) -> LabelTable:
+def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> LabelTable:
+    """Label a batch; whatever the labeler raises may quote the text, so its message is not passed on.
+
+    Args:
+        labeler: The labeler.
+        batch: The reports.
+        where: What an error calls them, such as ``"reports 1 to 1024"``.
+
+    Raises:
+        InputError: The labeler failed, or gave a table of other reports.
+    """
     try:
-        return labeler.label(batch)
-    except Exception as error:  # whatever a plugin raises may quote the text, so its message is not passed on
-        where = f"reports {first} to {first + len(batch) - 1}"
+        table = labeler.label(batch)
+        complete = list(table.report_ids) == [report.report_id for report in batch]
+    except Exception as error:
         raise InputError(
-            f"the labeler '{labeler.name}' failed with {type(error).__name__} on {where}; run them in smaller files to find the one"
+            f"the labeler '{labeler.name}' failed with {type(error).__name__} on {where}; find the one that it fails on by smaller files"
         ) from None
+    if not complete:
+        raise InputError(
+            f"the labeler '{labeler.name}' gave other reports than {where} in their order; mend it with labelers.testing.check_labeler"
+        )
+    return table
 
 
 _worker: Labeler
@@ -89,4 +104,4 @@ def _start_worker(name: str, options: dict[str, str]) -> None:
 
 
 def _label_in_worker(batch: list[Report], first: int) -> LabelTable:
-    return _label(_worker, batch, first)
+    return label_safely(_worker, batch, f"reports {first} to {first + len(batch) - 1}")

@@ -13,13 +13,14 @@ indication, comparison, technique."""
 
 _HEADERS = {
     FINDINGS: "findings, finding, report, final report, chest, body of report, results, observations, description, discussion",
-    IMPRESSION: """impression, impressions, conclusion, conclusions, opinion, summary, assessment, diagnosis, interpretation, wet read,
-        findings and impression, findings/impression, impression/recommendation, final impression, final diagnosis""",
-    SILENT: """indication, indications, history, clinical history, clinical information, clinical indication, clinical data, clinical,
-        clinical question, clinical statement, reason for exam, reason for examination, reason for study, reason, reason for this examination,
-        patient history, medical history, medical condition, underlying medical condition, admitting diagnosis, comparison, comparisons,
-        comparison study, technique, exam, examination, procedure, procedure comments, type of examination, study, views, exam type,
-        date, date of exam, notification, recommendation, recommendations, signed, dictated by, electronically signed by""",
+    IMPRESSION: """impression, impressions, conclusion, conclusions, opinion, summary, assessment, diagnosis, interpretation,
+        wet read, findings and impression, findings/impression, impression/recommendation, final impression, final diagnosis""",
+    SILENT: """indication, indications, history, clinical history, clinical information, clinical indication, clinical data,
+        clinical, clinical question, clinical statement, reason for exam, reason for examination, reason for study, reason,
+        reason for this examination, patient history, medical history, medical condition, underlying medical condition,
+        admitting diagnosis, comparison, comparisons, comparison study, technique, exam, examination, procedure,
+        procedure comments, type of examination, study, views, exam type, date, date of exam, notification, recommendation,
+        recommendations, signed, dictated by, electronically signed by""",
 }
 _KIND = {" ".join(name.split()): kind for kind, names in _HEADERS.items() for name in names.split(",")}
 _LONGEST_HEADER = max(map(len, _KIND)) + 8
@@ -47,7 +48,8 @@ def split_sections(text: str) -> list[Section]:
     kind, start, named = FINDINGS, 0, False
     for first, last, found in _headers(text):
         _close(sections, text, kind, start, first)
-        if found == SILENT and named and kind != SILENT and text[:first].rstrip(" \t")[-1:] not in ("", "\n"):
+        inside_line = text[max(0, first - 4) : first].strip(" \t")[-1:] not in ("", "\n")
+        if found == SILENT and named and kind != SILENT and inside_line:
             stop = text.find(". ", last)
             sections.append(Section(SILENT, last, len(text) if stop < 0 else stop + 2))
             start = sections[-1].end
@@ -76,7 +78,7 @@ def _headers(text: str) -> list[tuple[int, int, int]]:
 
 
 def _header_start(text: str, colon: int) -> int | None:
-    """Return where the header before a colon begins, or None: at the start of a line or sentence, or in capitals anywhere."""
+    """Return where the header before a colon begins, at the start of a line or sentence or in capitals anywhere, else None."""
     low = max(0, colon - _LONGEST_HEADER)
     piece = text[low:colon]
     begin = 0
@@ -104,9 +106,9 @@ def _close(sections: list[Section], text: str, kind: int, start: int, end: int) 
 
 
 # Where a sentence may end: after its final punctuation, at a semicolon-free line end, or at a list number.
-_END = re.compile(r"[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z])|\n")
-_ABBREVIATIONS = frozenset("dr drs mr mrs ms st vs approx resp e.g i.e cf ca fig incl prev a.m p.m".split())
-_LIST_ITEM = re.compile(r"\s*(?:\(?\d{1,2}[.)]\s|[-*•·]\s|\n)")
+_END = re.compile(r"(?<=\S)[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z])|\n")
+_ABBREVIATIONS = frozenset({"dr", "drs", "mr", "mrs", "ms", "st", "vs", "approx", "e.g", "i.e", "cf", "fig", "a.m", "p.m"})
+_LIST_ITEM = re.compile(r"[ \t\r]*(?:\(?\d{1,2}[.)]\s|[-*•·]\s|\n)")
 _LINE_WRAP = 50
 """A line of fewer characters was ended by its author, not wrapped."""
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, LabelTable, Vocabulary, binary_entropy
+from labelers.vocabulary import Lexicon
 
 __all__ = ["FINDINGS_RANK", "GENERAL_RANK", "IMPRESSION_RANK", "UNMENTIONED_PROBABILITY", "Places", "soften"]
 
@@ -55,30 +56,32 @@ def soften(
     read: NDArray[np.bool_],
     places: Places,
     cues: tuple[str, ...],
-    vocabulary: Vocabulary,
+    lexicon: Lexicon,
     source: str,
     version: str,
 ) -> LabelTable:
     """Merge the places of each report into one label per finding.
 
     The impression counts over the findings section, and statements about a finding over general ones; inside what counts,
-    positive counts over uncertain and uncertain over negative. A positive or uncertain child raises its parent. "No Finding"
-    is positive where a report was read and nothing is positive or uncertain.
+    positive counts over uncertain and uncertain over negative. A positive or uncertain child raises its parent; a negative one
+    that names its parent makes an unmentioned parent negative. "No Finding" is positive where a report was read and nothing is
+    positive or uncertain.
 
     Args:
         report_ids: R ids.
         read: Whether a report has any text, (R,).
         places: The assertions of all reports.
         cues: Names of the cues that ``places.cue`` counts in.
-        vocabulary: K findings.
+        lexicon: The vocabulary of K findings.
         source: Name of the labeler.
         version: Version of the labeler.
     """
+    vocabulary = lexicon.vocabulary
     shape = (len(report_ids), len(vocabulary))
     state, probability, conflict = _merge(places, shape)
-    _imply_parents(state, probability, vocabulary)
-    if "No Finding" in vocabulary:
-        _no_finding(state, probability, read, vocabulary.index("No Finding"))
+    _imply_parents(state, probability, lexicon)
+    if lexicon.no_finding is not None:
+        _no_finding(state, probability, read, lexicon.no_finding)
     uncertainty = binary_entropy(probability)
     uncertainty = np.where(conflict, uncertainty + CONFLICT * (1 - uncertainty), uncertainty).astype(np.float32)
     return LabelTable(
@@ -89,7 +92,7 @@ def soften(
         uncertainty=uncertainty,
         source=source,
         version=version,
-        evidence=_evidence(places, shape, cues),
+        evidence=_evidence(_with_parents(places, lexicon), shape, cues),
     )
 
 
@@ -118,32 +121,42 @@ def _merge(places: Places, shape: tuple[int, int]) -> tuple[NDArray[np.int8], ND
     return state.reshape(shape), probability.reshape(shape), conflict.reshape(shape)
 
 
-def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], vocabulary: Vocabulary) -> None:
-    """Let present children make their parents present, in place, from the leaves up."""
-    findings = vocabulary.findings
-    for k in sorted(range(len(findings)), key=lambda k: -_depth(vocabulary, k)):
-        parent = findings[k].parent
-        if parent is None:
-            continue
-        p = vocabulary.index(parent)
+def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], lexicon: Lexicon) -> None:
+    """Let children bear on their parents, in place, from the leaves up."""
+    for k, p in _links(lexicon.vocabulary):
         present = state[:, k] == POSITIVE
         possible = (state[:, k] == UNCERTAIN) & (state[:, p] != POSITIVE)
+        same = state[:, p] == state[:, k]
         raised = present | possible
-        fresh = raised & ((state[:, p] != state[:, k]) | (probability[:, p] < probability[:, k]))
-        probability[fresh, p] = np.maximum(
-            probability[fresh, k], np.where(state[fresh, p] == state[fresh, k], probability[fresh, p], 0.0)
-        )
-        state[present, p] = POSITIVE
-        state[possible, p] = UNCERTAIN
+        probability[raised, p] = np.where(same, np.maximum(probability[:, p], probability[:, k]), probability[:, k])[raised]
+        state[raised, p] = state[raised, k]
+        if k in lexicon.names_parent:
+            denied = (state[:, k] == NEGATIVE) & (state[:, p] == UNMENTIONED)
+            probability[denied, p] = probability[denied, k]
+            state[denied, p] = NEGATIVE
 
 
-def _depth(vocabulary: Vocabulary, k: int) -> int:
-    depth = 0
-    parent = vocabulary.findings[k].parent
-    while parent is not None:
-        depth += 1
-        parent = vocabulary.findings[vocabulary.index(parent)].parent
-    return depth
+def _links(vocabulary: Vocabulary) -> list[tuple[int, int]]:
+    """Return (child, parent) columns, the deepest children first."""
+    parents = [None if f.parent is None else vocabulary.index(f.parent) for f in vocabulary.findings]
+
+    def depth(k: int) -> int:
+        parent = parents[k]
+        return 0 if parent is None else 1 + depth(parent)
+
+    return [(k, p) for k in sorted(range(len(parents)), key=depth, reverse=True) if (p := parents[k]) is not None]
+
+
+def _with_parents(places: Places, lexicon: Lexicon) -> Places:
+    """Add the places of children to their parents, on which they bear."""
+    for k, p in _links(lexicon.vocabulary):
+        bears = (places.finding == k) & ((places.state != NEGATIVE) | (k in lexicon.names_parent))
+        if bears.any():
+            columns = {f.name: getattr(places, f.name) for f in fields(places)}
+            added = {name: np.concatenate([column, column[bears]]) for name, column in columns.items()}
+            added["finding"][len(bears) :] = p
+            places = Places(**added)
+    return places
 
 
 def _no_finding(state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int) -> None:

@@ -27,8 +27,8 @@ def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
     """Check that a labeler keeps the contract of the label table.
 
     It is deterministic; a report's labels do not depend on its batch; every finding of its vocabulary is judged for every
-    report; probabilities and uncertainties lie in [0, 1]; evidence lies inside the text and belongs to the cell's finding; empty
-    and hostile texts are survived, and an empty text is unmentioned throughout.
+    report; probabilities and uncertainties lie in [0, 1]; evidence is sorted by cell and lies inside the text; empty and hostile
+    texts are survived, and an empty text is unmentioned throughout.
 
     Args:
         labeler: The labeler, ready to run.
@@ -40,8 +40,9 @@ def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
     assert isinstance(labeler, Labeler), "expected the attributes name, version, vocabulary and the method label(reports)"
     assert len(labeler.vocabulary), "expected a vocabulary with one finding or more"
     reports = [Report(f"r{i}", text) for i, text in enumerate([*SAMPLES, *texts])]
-    table = labeler.label(reports)
+    table = _label_all(labeler, reports)
     assert table.source == labeler.name, f"expected the table's source to be '{labeler.name}', got '{table.source}'"
+    assert table.version == labeler.version, f"expected the table's version to be '{labeler.version}', got '{table.version}'"
     assert table.vocabulary == labeler.vocabulary, "expected the table's vocabulary to be the labeler's"
     assert list(table.report_ids) == [r.report_id for r in reports], "expected one row a report, in the order given"
     assert labeler.label([]).state.shape == (0, len(labeler.vocabulary)), "expected an empty table for no reports"
@@ -49,8 +50,16 @@ def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
     _check_evidence(table, reports)
     _check_same(table, labeler.label(reports), "labeling again")
     _check_same(table, LabelTable.concatenate([labeler.label([r]) for r in reports]), "labeling one at a time")
-    for r in (0, 1):
-        assert (table.state[r] == UNMENTIONED).all(), f"text {r} is empty, expected every finding to be unmentioned"
+    for r, report in enumerate(reports):
+        if not report.text.strip():
+            assert (table.state[r] == UNMENTIONED).all(), f"text {r} is empty, expected every finding to be unmentioned"
+
+
+def _label_all(labeler: Labeler, reports: Sequence[Report]) -> LabelTable:
+    try:
+        return labeler.label(reports)
+    except Exception as error:
+        raise AssertionError(f"expected hostile texts to be survived, got {type(error).__name__}") from error
 
 
 def _check_values(table: LabelTable) -> None:
@@ -66,7 +75,15 @@ def _check_values(table: LabelTable) -> None:
 
 def _check_evidence(table: LabelTable, reports: Sequence[Report]) -> None:
     e = table.evidence
+    for name in ("cell", "start", "end", "state", "cue", "probability"):
+        values = getattr(e, name)
+        assert values is None or values.shape == e.cell.shape, f"expected one {name} a place of evidence"
     assert (np.diff(e.cell) >= 0).all(), "expected evidence sorted by cell"
+    assert ((e.cell >= 0) & (e.cell < table.state.size)).all(), "expected evidence for cells of the table"
+    assert ((e.state >= 0) & (e.state < UNMENTIONED)).all(), "expected evidence to be positive, negative or uncertain"
+    assert ((e.cue >= 0) & (e.cue < len(e.cues))).all(), "expected evidence to name one of its cues"
+    if e.probability is not None:
+        assert ((e.probability >= 0) & (e.probability <= 1)).all(), "expected every probability of evidence in [0, 1]"
     rows = e.cell // max(len(table.vocabulary), 1)
     for i, r in enumerate(rows):
         length = len(reports[r].text)
@@ -76,8 +93,11 @@ def _check_evidence(table: LabelTable, reports: Sequence[Report]) -> None:
 
 
 def _check_same(one: LabelTable, other: LabelTable, what: str) -> None:
+    assert list(one.report_ids) == list(other.report_ids), f"{what} changed the rows"
     for name in ("state", "probability", "uncertainty"):
         same = (getattr(one, name) == getattr(other, name)).all(axis=1)
         assert same.all(), f"{what} changed the {name} of text {int(np.flatnonzero(~same)[0])}"
     for name in ("cell", "start", "end", "state"):
         assert np.array_equal(getattr(one.evidence, name), getattr(other.evidence, name)), f"{what} changed the evidence"
+    cues = [[e.cues[c] for c in e.cue] for e in (one.evidence, other.evidence)]
+    assert cues[0] == cues[1], f"{what} changed the cues"

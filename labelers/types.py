@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -154,6 +154,8 @@ class Evidence:
         state: State code at that place, (E,) int8.
         cue: Index into ``cues``, (E,) int32.
         cues: The distinct cue names.
+        probability: P(finding present) that the wording at that place conveys, (E,) float32, or None where the labeler, or the
+            file that the table came from, tells none.
     """
 
     cell: NDArray[np.int64]
@@ -162,6 +164,7 @@ class Evidence:
     state: NDArray[np.int8]
     cue: NDArray[np.int32]
     cues: tuple[str, ...] = ()
+    probability: NDArray[np.float32] | None = None
 
     @classmethod
     def empty(cls) -> Evidence:
@@ -275,6 +278,7 @@ class LabelTable:
     def rows(self) -> Iterator[dict[str, object]]:
         """Yield the rows of the long form, one a report and finding, evidence included."""
         width = len(self.vocabulary)
+        held = set(self.evidence.cell.tolist())
         for r, report_id in enumerate(self.report_ids):
             for k, name in enumerate(self.vocabulary.names):
                 yield {
@@ -284,7 +288,7 @@ class LabelTable:
                     "probability": float(self.probability[r, k]),
                     "uncertainty": float(self.uncertainty[r, k]),
                     "source": self.source,
-                    "evidence": self.evidence.at(r * width + k),
+                    "evidence": self.evidence.at(r * width + k) if r * width + k in held else [],
                 }
 
     @classmethod
@@ -320,8 +324,9 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
     for table in tables:
         e = table.evidence
         codes = np.array([cues.setdefault(c, len(cues)) for c in e.cues], np.int32)
-        parts.append(Evidence(e.cell + offset, e.start, e.end, e.state, codes[e.cue] if len(e) else e.cue))
+        parts.append(replace(e, cell=e.cell + offset, cue=codes[e.cue] if len(e) else e.cue))
         offset += table.state.size
+    told = [p.probability for p in parts if p.probability is not None]
     return Evidence(
         cell=np.concatenate([p.cell for p in parts]),
         start=np.concatenate([p.start for p in parts]),
@@ -329,4 +334,5 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
         state=np.concatenate([p.state for p in parts]),
         cue=np.concatenate([p.cue for p in parts]),
         cues=tuple(cues),
+        probability=np.concatenate(told) if len(told) == len(parts) else None,
     )

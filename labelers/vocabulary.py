@@ -24,7 +24,7 @@ phrase is negated ("no acute disease"); something abnormal is there, which contr
 
 NO_FINDING = "No Finding"
 _KEYS = {"name", "version", "anatomy", "observations", "findings", "shared", "normal", "unaffected", "abnormal", "ignored"}
-_FINDING_KEYS = {"name", "parent", "chronic", "terms", "patterns", "borderline", "borderline_terms"}
+_FINDING_KEYS = {"name", "parent", "chronic", "names_parent", "terms", "patterns", "borderline", "borderline_terms"}
 _RULE_KEYS = {"terms", "patterns", "denies", "affirms", "findings"}
 
 
@@ -54,6 +54,7 @@ class Lexicon:
         observations: Phrase -> classes of observations.
         patterns: (anatomical class, class of observation) -> what both in one clause say.
         chronic: Columns of findings that persist once acquired.
+        names_parent: Columns of findings whose denial denies the parent where nothing else is said of it.
         no_finding: Column of "No Finding", or None.
     """
 
@@ -63,6 +64,7 @@ class Lexicon:
     observations: Mapping[str, tuple[str, ...]]
     patterns: Mapping[tuple[str, str], tuple[Target, ...]]
     chronic: frozenset[int]
+    names_parent: frozenset[int]
     no_finding: int | None
 
 
@@ -100,9 +102,9 @@ def plurals(phrase: str) -> list[str]:
         return [phrase[:-2] + "es"]
     if phrase.endswith("thorax"):
         return [phrase[:-2] + "aces"]
-    if phrase.endswith("s"):
+    if phrase.endswith("s") and not phrase.endswith("ss"):
         return []
-    if phrase.endswith(("x", "ch", "sh")):
+    if phrase.endswith(("x", "ch", "sh", "ss")):
         return [phrase + "es"]
     if phrase.endswith("um"):
         return [phrase + "s", phrase[:-2] + "a"]
@@ -139,6 +141,7 @@ class _Reader:
             observations=self.observations,
             patterns={pair: tuple(sorted(targets)) for pair, targets in self.patterns.items()},
             chronic=frozenset(k for k, entry in enumerate(data["findings"]) if entry.get("chronic")),
+            names_parent=frozenset(k for k, entry in enumerate(data["findings"]) if entry.get("names_parent")),
             no_finding=self.names.get(NO_FINDING),
         )
 
@@ -188,8 +191,9 @@ class _Reader:
             name, parent = entry.get("name"), entry.get("parent")
             if not isinstance(name, str) or not isinstance(parent, str | None):
                 raise self._error(f"findings, entry {k}", "'name' (and 'parent', where given) in words")
-            if not isinstance(entry.get("chronic", False), bool):
-                raise self._error(f"findings, '{name}', key 'chronic'", "true or false")
+            for key in ("chronic", "names_parent"):
+                if not isinstance(entry.get(key, False), bool):
+                    raise self._error(f"findings, '{name}', key '{key}'", "true or false")
             findings.append(Finding(name, parent))
         return tuple(findings)
 
@@ -274,5 +278,5 @@ class _Reader:
 
 
 def normal_phrase(phrase: str) -> str:
-    """Bring a phrase of a resource into the form that matching uses: lower case, hyphens inside words and runs of space as one space."""
+    """Bring a phrase of a resource into the form that matching uses: lower case, hyphens inside words and space as one space."""
     return re.sub(r"\s+", " ", re.sub(r"(?<=\w)-(?=\w)", " ", phrase.lower())).strip()

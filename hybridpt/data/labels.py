@@ -58,7 +58,8 @@ def read_tables(paths: Sequence[str]) -> list[tuple[str | None, LabelTable]]:
         both = sources & set(table.parents)
         if both:
             raise InputError(
-                f"the fused labels '{table.source}' were made of '{sorted(both)[0]}', which is given too; its errors would count twice, give one of them"
+                f"the fused labels '{table.source}' were made of '{sorted(both)[0]}', which is given too; "
+                "its errors would count twice, give one of them"
             )
     return tables
 

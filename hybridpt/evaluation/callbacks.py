@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,6 @@ from hybridpt.tracking import wandb_loggers
 from labelers.io import atomic_path
 
 __all__ = ["PredictionWriter", "ResultsWriter"]
-
-TASKS = {"clip": "zero_shot"}
 
 
 class _Collector(Callback):
@@ -68,6 +67,7 @@ class ResultsWriter(_Collector):
 
 def _results(rows: NDArray[np.int64], scores: dict[str, NDArray[np.float32]], trainer: Trainer) -> list[Row]:
     data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    tasks: dict[str, str] = trainer.lightning_module.tasks  # type: ignore[assignment]
     frame: pd.DataFrame = data.rows.iloc[rows].reset_index(drop=True)
     truth, against = data.truth(rows)
     study = np.asarray(frame.groupby(["dataset", "study_id"], sort=False).ngroup(), np.int64)
@@ -78,7 +78,7 @@ def _results(rows: NDArray[np.int64], scores: dict[str, NDArray[np.float32]], tr
     for name, probability in scores.items():
         pooled = _mean_by(study, probability)
         about = Row(
-            task=TASKS.get(name, name) + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path)
+            task=tasks[name] + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path)
         )
         for chosen, mask in _parts(dataset):
             labels = pd.factorize(patient[mask])[0].astype(np.int64)
@@ -114,12 +114,13 @@ class PredictionWriter(_Collector):
         """Write the scores."""
         rows, scores = self.take()
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        model: Any = pl_module
         frame = data.rows.iloc[rows][["image", "dataset", "study_id"]].reset_index(drop=True)
         tables = []
         for name, probability in scores.items():
             columns = pd.DataFrame(probability, columns=list(data.sources.findings))
-            tables.append(pd.concat([frame, pd.Series(TASKS.get(name, name), frame.index, name="task"), columns], axis=1))
+            tables.append(pd.concat([frame, pd.Series(model.tasks[name], frame.index, name="task"), columns], axis=1))
         path = Path(trainer.default_root_dir) / "predictions.csv"
         with atomic_path(path) as temporary:
             pd.concat(tables).to_csv(temporary, index=False, float_format="%.6g")
-        Console(stderr=True).print(f"{len(frame)} images -> {path}")
+        print(f"{len(frame)} images -> {path}", file=sys.stderr)

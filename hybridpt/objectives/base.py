@@ -39,14 +39,14 @@ class Step:
     Attributes:
         batch: The batch.
         encoders: The shared encoders, for an objective's own forward passes.
-        log_channel: log P(state | truth), (D + 1, S, K, 2, 4) float32; see ``hybridpt.noise``.
+        llr: log P(state | present) - log P(state | absent), (D + 1, S, K, 4) float32; see ``hybridpt.noise``.
         progress: Share of the training that is done, in [0, 1]; 1 outside training.
     """
 
-    def __init__(self, batch: Batch, encoders: Encoders, log_channel: Tensor, progress: float = 1.0) -> None:
+    def __init__(self, batch: Batch, encoders: Encoders, llr: Tensor, progress: float = 1.0) -> None:
         self.batch = batch
         self.encoders = encoders
-        self.log_channel = log_channel
+        self.llr = llr
         self.progress = progress
 
     @cached_property
@@ -74,9 +74,11 @@ class Objective(nn.Module):
     Attributes:
         views: Crops that the data must cut for it beside the standard image.
         spaces: Its projections into named embedding spaces (``label``, ``text``).
+        task: How its scores of the findings are called in results: ``supervised``, or ``zero_shot`` where they come from prompts.
     """
 
     views: tuple[View, ...] = ()
+    task = "supervised"
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

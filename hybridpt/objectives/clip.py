@@ -32,6 +32,8 @@ class Clip(Objective):
         weight: What the loss is multiplied by in the sum.
     """
 
+    task = "zero_shot"
+
     def __init__(self, dim: int = 256, weight: float = 1.0) -> None:
         super().__init__(weight)
         self.dim = dim

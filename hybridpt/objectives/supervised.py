@@ -26,16 +26,16 @@ MAX_SCALE = 100.0
 Term = Callable[[Tensor, Batch, Tensor], tuple[Tensor, Tensor]]
 
 
-def _channel(logits: Tensor, batch: Batch, log_channel: Tensor) -> tuple[Tensor, Tensor]:
-    loss = channel_loss(logits, batch["state"], log_channel[batch["dataset"]], batch["looked"])
+def _channel(logits: Tensor, batch: Batch, llr: Tensor) -> tuple[Tensor, Tensor]:
+    loss = channel_loss(logits, batch["state"], llr[batch["dataset"]], batch["looked"])
     return loss, batch["looked"].any(dim=1)
 
 
-def _bce(logits: Tensor, batch: Batch, log_channel: Tensor) -> tuple[Tensor, Tensor]:
+def _bce(logits: Tensor, batch: Batch, llr: Tensor) -> tuple[Tensor, Tensor]:
     return bce_loss(logits, batch["state"], batch["looked"])
 
 
-def _soft(logits: Tensor, batch: Batch, log_channel: Tensor) -> tuple[Tensor, Tensor]:
+def _soft(logits: Tensor, batch: Batch, llr: Tensor) -> tuple[Tensor, Tensor]:
     return soft_loss(logits, batch["probability"], batch["looked"]), batch["looked"].any(dim=1)
 
 
@@ -108,5 +108,5 @@ class Supervised(Objective):
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return ``nll``, the mean over the cells that a labeler judged, in nats."""
         name = "bce" if self.label_term == "channel" and step.progress < self.warmup else self.label_term
-        loss, known = TERMS[name](self.logits(step), step.batch, step.log_channel)
+        loss, known = TERMS[name](self.logits(step), step.batch, step.llr)
         return {"nll": masked_mean(loss, known)}

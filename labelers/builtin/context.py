@@ -20,7 +20,15 @@ MEMORY = 200_000
 """Distinct sentences whose analysis is kept; the memory is emptied when it is full."""
 
 _PLACE = np.dtype(
-    [("finding", np.int16), ("start", np.int32), ("end", np.int32), ("state", np.int8), ("probability", np.float64), ("cue", np.int16), ("general", np.bool_)]
+    [
+        ("finding", np.int16),
+        ("start", np.int32),
+        ("end", np.int32),
+        ("state", np.int8),
+        ("probability", np.float64),
+        ("cue", np.int16),
+        ("general", np.bool_),
+    ]
 )
 
 
@@ -48,11 +56,11 @@ class Context:
         """Label reports; a row depends on its own report alone."""
         texts: list[str] = []
         where: list[tuple[int, int, int]] = []
-        for row, report in enumerate(reports):
+        for number, report in enumerate(reports):
             text = report.text
-            for kind, start, end in split_report(text):
+            for section, start, end in split_report(text):
                 texts.append(text[start:end])
-                where.append((row, start, kind))
+                where.append((number, start, section))
         numbers = self._analyse(texts)
         row, offset, kind = np.array(where, np.int64).reshape(-1, 3).T
         count = self._count[numbers]
@@ -72,7 +80,7 @@ class Context:
         )
         read = np.array([bool(report.text.strip()) for report in reports], bool)
         ids = [report.report_id for report in reports]
-        return soften(ids, read, places, self._cue_names, self.vocabulary, self.name, self.version)
+        return soften(ids, read, places, self._cue_names, self._lexicon, self.name, self.version)
 
     def _forget(self) -> None:
         """Empty the memory: sentence -> number; per number the first of its places and their count; the places."""
@@ -91,9 +99,10 @@ class Context:
         for sentence, tokens in zip(fresh, self._matcher.tokens(fresh), strict=True):
             clauses = Clauses(tokens)
             assertions = assert_places(clauses, named_places(clauses, self._lexicon), self._lexicon, self._cues)
+            cue = self._cue_index
             self._remember(
                 sentence,
-                [(a.finding, a.start, a.end, a.state, a.probability, self._cue_index[a.cue], a.cue in GENERAL_CUES) for a in assertions],
+                [(a.finding, a.start, a.end, a.state, a.probability, cue[a.cue], a.cue in GENERAL_CUES) for a in assertions],
             )
         number = self._number
         return np.array([number[sentence] for sentence in sentences], np.int64)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from labelers.assertions import load_cues
 from labelers.mentions import Clauses, Matcher, named_places
 from labelers.sections import split_report
 from labelers.soften import FINDINGS_RANK, Places, soften
@@ -32,7 +33,7 @@ class Keywords:
         """
         self._lexicon = load_vocabulary(vocabulary)
         self.vocabulary: Vocabulary = self._lexicon.vocabulary
-        self._matcher = Matcher.of(self._lexicon)
+        self._matcher = Matcher.of(self._lexicon, load_cues().phrases)
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
@@ -59,4 +60,4 @@ class Keywords:
         )
         read = np.array([bool(report.text.strip()) for report in reports], bool)
         ids = [report.report_id for report in reports]
-        return soften(ids, read, places, ("mention",), self.vocabulary, self.name, self.version)
+        return soften(ids, read, places, ("mention",), self._lexicon, self.name, self.version)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,14 +14,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from labelers.errors import InputError
+from labelers.errors import InputError, shown_columns
 from labelers.io.reports import ID_COLUMNS, rows_of_csv
-from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, SCHEMA_VERSION
+from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, PLACE, SCHEMA_VERSION
 from labelers.types import STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary, binary_entropy
 
 __all__ = ["Gold", "read_gold", "read_table"]
 
 LONG_COLUMNS = ("report_id", "finding", "state", "probability", "uncertainty", "source")
+_STATE_CODES = {state: code for code, state in enumerate(STATES)}
+_ONE_STATE = f"a state of {', '.join(STATES)}"
+_NO_ID = ": the report id is empty; give every report an id of its own"
 BLANK_PROBABILITY = 0.1
 """P(present) of an unmentioned cell where a file says none."""
 
@@ -43,11 +46,12 @@ class Gold:
 
 @dataclass(frozen=True, eq=False)
 class _File:
-    """Columns of a file as text, and the line or row that each row stands at."""
+    """Columns of a file as text, and where each row stands: the number of its first line in a CSV, of the row in Parquet."""
 
     path: Path
     columns: Mapping[str, NDArray[np.object_]]
     lines: NDArray[np.int64]
+    unit: str
 
     @property
     def names(self) -> list[str]:
@@ -56,7 +60,7 @@ class _File:
     def fail(self, bad: NDArray[np.bool_], message: str) -> None:
         """Raise for the first bad row, if any."""
         if bad.any():
-            raise InputError(f"{self.path}, row {self.lines[bad][0]}{message}")
+            raise InputError(f"{self.path}, {self.unit} {self.lines[bad][0]}{message}")
 
 
 def read_gold(path: str | Path) -> Gold:
@@ -69,7 +73,7 @@ def read_gold(path: str | Path) -> Gold:
     key = next((n for n in ID_COLUMNS if n in file.columns), None)
     if key is None:
         raise InputError(
-            f"{path}: expected an id column ({', '.join(ID_COLUMNS)}), the first columns are: {', '.join(file.names[:8])}; rename one"
+            f"{path}: expected an id column ({', '.join(ID_COLUMNS)}), the columns are: {shown_columns(file.names)}; rename one"
         )
     findings = tuple(n for n in file.names if n != key)
     if not findings or not len(file.lines):
@@ -101,7 +105,7 @@ def read_table(path: str | Path) -> LabelTable:
     if not set(LONG_COLUMNS) <= set(file.names):
         return _one_row_a_report(file)
     numbers = {n: _numbers(file, n) for n in ("probability", "uncertainty")}
-    places = _json_places(file) if "evidence" in file.columns else []
+    places = _json_places(file) if "evidence" in file.columns else _Places.of([])
     return _assemble(file, numbers, file.columns["finding"] != "", {}, places)
 
 
@@ -113,43 +117,47 @@ def _read_csv(path: Path) -> _File:
     body = list(rows)
     cells = np.array([row for _, row in body], object).reshape(len(body), len(header))
     lines = np.array([line for line, _ in body], np.int64)
-    return _File(path, dict(zip(header, cells.T, strict=True)), lines)
+    return _File(path, dict(zip(header, cells.T, strict=True)), lines, "line")
 
 
 def _read_parquet(path: Path) -> LabelTable:
     try:
-        data = pq.read_table(path)
+        with pq.ParquetFile(path) as parquet:
+            data = parquet.read()
     except (pa.ArrowException, OSError):
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
     names = data.column_names
-    lines = np.arange(1, data.num_rows + 1)
-    if not set(LONG_COLUMNS) <= set(names):
-        return _one_row_a_report(_File(path, {n: _text(data.column(n)) for n in names}, lines))
+    if len(set(names)) < len(names):
+        raise InputError(f"{path}: two columns have one name; rename one")
+    long = set(LONG_COLUMNS) <= set(names)
+    texts = ("report_id", "finding", "state", "source") if long else names
+    file = _File(path, {n: _text(data.column(n), path, n) for n in texts}, np.arange(1, data.num_rows + 1), "row")
+    if not long:
+        return _one_row_a_report(file)
     metadata = _metadata(data.schema.metadata or {}, path)
     numbers = {n: _floats(data.column(n), path, n) for n in ("probability", "uncertainty")}
     named = ~data.column("finding").is_null().to_numpy(zero_copy_only=False)
-    file = _File(path, {n: _text(data.column(n)) for n in ("report_id", "finding", "state", "source")}, lines)
-    evidence = data.column("evidence").combine_chunks() if "evidence" in names else None
-    return _assemble(file, numbers, named, metadata, _arrow_places(evidence))
+    places = _arrow_places(data.column("evidence"), path) if "evidence" in names else _Places.of([])
+    return _assemble(file, numbers, named, metadata, places)
 
 
 def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(raw.get(METADATA_KEY, b"{}"))
         version = metadata.get("schema_version", SCHEMA_VERSION)
-    except (ValueError, AttributeError):
+        tuple(metadata.get("parents", ()))
+    except (ValueError, AttributeError, TypeError):
         raise InputError(f"{path}: the metadata are broken; write the table again") from None
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got another; write the table with this version")
     return dict(metadata)
 
 
-def _text(column: pa.ChunkedArray) -> NDArray[np.object_]:
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    if not pa.types.is_string(column.type):
-        column = column.cast(pa.string())
-    return np.asarray(column.fill_null("").to_numpy(zero_copy_only=False), object)
+def _text(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.object_]:
+    try:
+        return np.asarray(column.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False), object)
+    except (pa.ArrowException, UnicodeDecodeError):
+        raise InputError(f"{path}: expected text or numbers in the column '{name}'; write the table again") from None
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float32]:
@@ -178,37 +186,67 @@ def _mapped(file: _File, name: str, values: Mapping[str, float], dtype: Any, exp
 
 def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
     ids = file.columns[name]
+    file.fail(ids == "", _NO_ID)
     again = pd.Series(ids).duplicated().to_numpy()
     if again.any():
         first = file.lines[ids == ids[again][0]][0]
-        file.fail(again, f": the report id of row {first} again; ids must be unique, remove one")
+        file.fail(again, f": the report id of {file.unit} {first} again; ids must be unique, remove one")
     return ids
 
 
-_Place = tuple[int, int, int, str, str]  # row, start, end, state, cue
+@dataclass(frozen=True, eq=False)
+class _Places:
+    """Evidence as parallel arrays: row in the file, start, end, code of the state, cue."""
+
+    row: NDArray[np.int64]
+    start: NDArray[np.int32]
+    end: NDArray[np.int32]
+    state: NDArray[np.int8]
+    cue: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, places: list[tuple[int, int, int, int, str]]) -> _Places:
+        row, start, end, state, cue = zip(*places, strict=True) if places else ((),) * 5
+        return cls(
+            np.array(row, np.int64),
+            np.array(start, np.int32),
+            np.array(end, np.int32),
+            np.array(state, np.int8),
+            np.array(cue, object),
+        )
 
 
-def _arrow_places(evidence: pa.ListArray | None) -> list[_Place]:
-    if evidence is None or len(evidence) == 0:
-        return []
-    rows = np.repeat(np.arange(len(evidence)), np.diff(evidence.offsets.to_numpy()))
-    places = evidence.flatten()
-    parts = [places.field(name).to_pylist() for name in ("start", "end", "state", "cue")]
-    return list(zip(rows.tolist(), *parts, strict=True))
+def _arrow_places(column: pa.ChunkedArray, path: Path) -> _Places:
+    broken = InputError(f"{path}: expected lists of places in the column 'evidence'; write the table again")
+    try:
+        evidence = pa.concat_arrays(column.cast(pa.list_(PLACE)).chunks) if column.num_chunks else pa.array([], pa.list_(PLACE))
+    except pa.ArrowException:
+        raise broken from None
+    places, lengths = evidence.flatten(), evidence.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
+    start, end = (places.field(n).fill_null(-1).to_numpy(zero_copy_only=False) for n in ("start", "end"))
+    state = places.field("state").fill_null("").dictionary_encode()
+    codes = np.array([STATES.index(s) if s in STATES else -1 for s in state.dictionary.to_pylist()], np.int8)
+    states = codes[state.indices.to_numpy(zero_copy_only=False)]
+    if (start < 0).any() or (end < start).any() or (states < 0).any():
+        raise broken
+    cue = np.asarray(places.field("cue").fill_null("").to_numpy(zero_copy_only=False), object)
+    return _Places(np.repeat(np.arange(len(evidence)), lengths), start, end, states, cue)
 
 
-def _json_places(file: _File) -> list[_Place]:
-    places: list[_Place] = []
-    for row, cell in enumerate(file.columns["evidence"]):
+def _json_places(file: _File) -> _Places:
+    places: list[tuple[int, int, int, int, str]] = []
+    cells = file.columns["evidence"]
+    for row in np.flatnonzero((cells != "[]") & (cells != "")):
         try:
-            for place in json.loads(cell or "[]"):
-                places.append(
-                    (row, int(place["start"]), int(place["end"]), STATES[STATES.index(place["state"])], str(place["cue"]))
-                )
-        except (ValueError, KeyError, TypeError):
+            for place in json.loads(cells[row]):
+                start, end = int(place["start"]), int(place["end"])
+                if not 0 <= start <= end < 2**31:
+                    raise ValueError
+                places.append((int(row), start, end, STATES.index(place["state"]), str(place["cue"])))
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             message = ", column 'evidence': expected a JSON list of places; correct the cell"
             file.fail(np.arange(len(file.lines)) == row, message)
-    return places
+    return _Places.of(places)
 
 
 def _assemble(
@@ -216,17 +254,19 @@ def _assemble(
     numbers: Mapping[str, NDArray[np.float32]],
     named: NDArray[np.bool_],
     metadata: Mapping[str, Any],
-    places: list[_Place],
+    places: _Places,
 ) -> LabelTable:
     """Turn long rows into the dense table; rows that name no finding stand for a report of which nothing is said."""
+    file.fail(file.columns["report_id"] == "", _NO_ID)
+    file.columns["state"][~named] = STATES[UNMENTIONED]
     report, ids = pd.factorize(file.columns["report_id"])
     vocabulary = _vocabulary(metadata, file.columns["finding"][named], file.path)
     cell = report * len(vocabulary) + _finding_columns(file, named, vocabulary)
-    state = _mapped(file, "state", {s: i for i, s in enumerate(STATES)}, np.int8, f"a state of {', '.join(STATES)}")
+    state = _mapped(file, "state", _STATE_CODES, np.int8, _ONE_STATE)
     for name, values in numbers.items():
         file.fail(named & ~((values >= 0) & (values <= 1)), f", column '{name}': expected a number in [0, 1]; correct the cell")
     _check_once(file, cell, named)
-    dense = _blank(metadata, len(ids), len(vocabulary))
+    dense = _blank(metadata, len(ids), len(vocabulary), file.path)
     for name, values in {"state": state, **numbers}.items():
         dense[name].ravel()[cell[named]] = values[named]
     sources = pd.unique(file.columns["source"])
@@ -254,7 +294,7 @@ def _vocabulary(metadata: Mapping[str, Any], findings: NDArray[np.object_], path
     try:
         found = tuple(Finding(f["name"], f["parent"]) for f in stored["findings"])
         return Vocabulary(stored["name"], stored["version"], found, stored["hash"])
-    except (KeyError, TypeError):
+    except (KeyError, TypeError, InputError):
         raise InputError(f"{path}: the vocabulary in the metadata is broken; write the table again") from None
 
 
@@ -272,28 +312,31 @@ def _check_once(file: _File, cell: NDArray[np.int64], named: NDArray[np.bool_]) 
     file.fail(again, ": its report and finding stand in an earlier row too; remove one")
 
 
-def _blank(metadata: Mapping[str, Any], reports: int, findings: int) -> dict[str, NDArray[Any]]:
+def _blank(metadata: Mapping[str, Any], reports: int, findings: int, path: Path) -> dict[str, NDArray[Any]]:
     """Dense arrays in which everything is unmentioned."""
     probability = np.full(findings, BLANK_PROBABILITY, np.float32)
     stored = metadata.get("unmentioned") or {"probability": probability, "uncertainty": binary_entropy(probability)}
-    dense: dict[str, NDArray[Any]] = {
-        n: np.tile(np.asarray(stored[n], np.float32), (reports, 1)) for n in ("probability", "uncertainty")
-    }
-    return {"state": np.full((reports, findings), UNMENTIONED, np.int8), **dense}
+    dense: dict[str, NDArray[Any]] = {"state": np.full((reports, findings), UNMENTIONED, np.int8)}
+    try:
+        for name in ("probability", "uncertainty"):
+            row = np.asarray(stored[name], np.float32)
+            if row.shape != (findings,) or not ((row >= 0) & (row <= 1)).all():
+                raise ValueError
+            dense[name] = np.tile(row, (reports, 1))
+    except (ValueError, KeyError, TypeError):
+        raise InputError(f"{path}: the values of unmentioned cells in the metadata are broken; write the table again") from None
+    return dense
 
 
-def _evidence(places: list[_Place], cell: NDArray[np.int64]) -> Evidence:
-    if not places:
-        return Evidence.empty()
-    row, start, end, state, cue = zip(*places, strict=True)
-    cells = cell[np.array(row)]
+def _evidence(places: _Places, cell: NDArray[np.int64]) -> Evidence:
+    cells = cell[places.row]
     order = np.argsort(cells, kind="stable")
-    codes, cues = pd.factorize(np.array(cue, object))
+    codes, cues = pd.factorize(places.cue)
     return Evidence(
         cell=cells[order],
-        start=np.array(start, np.int32)[order],
-        end=np.array(end, np.int32)[order],
-        state=np.array([STATES.index(s) for s in state], np.int8)[order],
+        start=places.start[order],
+        end=places.end[order],
+        state=places.state[order],
         cue=codes.astype(np.int32)[order],
         cues=tuple(str(c) for c in cues),
     )
@@ -302,14 +345,18 @@ def _evidence(places: list[_Place], cell: NDArray[np.int64]) -> Evidence:
 def _one_row_a_report(file: _File) -> LabelTable:
     """Read the wide layout or CheXpert's."""
     if "report_id" not in file.columns:
-        shown = ", ".join(file.names[:8])
-        raise InputError(f"{file.path}: expected a label table with the column 'report_id', the first columns are: {shown}")
+        raise InputError(
+            f"{file.path}: expected a label table with the column 'report_id', the columns are: {shown_columns(file.names)}; "
+            "write one with 'labelers run'"
+        )
     ids = _unique_ids(file, "report_id").tolist()
     wide = [n for n in file.names if n + ":state" in file.columns]
     names = wide or [n for n in file.names if n in CHEXPERT]
     if not names:
-        shown = ", ".join(file.names[:8])
-        raise InputError(f"{file.path}: expected a label table (long, wide or CheXpert's), the first columns are: {shown}")
+        raise InputError(
+            f"{file.path}: expected a label table (long, wide or CheXpert's), the columns are: {shown_columns(file.names)}; "
+            "write one with 'labelers run'"
+        )
     read: Callable[[str], NDArray[Any]] = _wide_states(file) if wide else _chexpert_states(file)
     table = LabelTable.from_states(
         ids, Vocabulary.of(names, file.path.stem), np.stack([read(n) for n in names], axis=1), file.path.stem
@@ -318,8 +365,7 @@ def _one_row_a_report(file: _File) -> LabelTable:
 
 
 def _wide_states(file: _File) -> Callable[[str], NDArray[Any]]:
-    codes = {s: i for i, s in enumerate(STATES)}
-    return lambda n: _mapped(file, n + ":state", codes, np.int8, f"a state of {', '.join(STATES)}")
+    return lambda n: _mapped(file, n + ":state", _STATE_CODES, np.int8, _ONE_STATE)
 
 
 def _chexpert_states(file: _File) -> Callable[[str], NDArray[Any]]:

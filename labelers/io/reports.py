@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import json
+import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Protocol
@@ -13,7 +16,7 @@ from typing import IO, Protocol
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelers.errors import InputError
+from labelers.errors import InputError, shown_columns
 from labelers.types import Report
 
 __all__ = ["read_reports", "rows_of_csv"]
@@ -62,15 +65,28 @@ def _reports(path: Path, text_column: str | None, id_column: str | None) -> Iter
 
 def _unique(reports: Iterable[tuple[str, Report]], path: Path) -> Iterator[Report]:
     seen: dict[str, str] = {}
-    for where, report in reports:
-        if not report.report_id:
-            raise InputError(f"{path}, {where}: the report id is empty; give every report an id of its own")
-        if report.report_id in seen:
-            raise InputError(
-                f"{path}, {where}: the report id of {seen[report.report_id]} again; ids must be unique, remove or rename one"
-            )
-        seen[report.report_id] = where
-        yield report
+    try:
+        for where, report in reports:
+            _check_id(report.report_id, f"{path}, {where}")
+            if report.report_id in seen:
+                raise InputError(
+                    f"{path}, {where}: the report id of {seen[report.report_id]} again; ids must be unique, remove or rename one"
+                )
+            seen[report.report_id] = where
+            yield report
+    except OSError as error:
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
+        ) from None
+
+
+def _check_id(report_id: str, where: str) -> None:
+    if not report_id:
+        raise InputError(f"{where}: the report id is empty; give every report an id of its own")
+    try:
+        report_id.encode()
+    except UnicodeEncodeError:
+        raise InputError(f"{where}: the report id holds half a character (a lone surrogate); correct the id") from None
 
 
 def _column(given: str | None, defaults: Sequence[str], columns: Sequence[str], where: str | Path, what: str) -> str:
@@ -84,14 +100,14 @@ def _column(given: str | None, defaults: Sequence[str], columns: Sequence[str], 
             if name in columns:
                 return name
         expected = f"a {what} column ({', '.join(defaults)})"
-    shown = ", ".join(columns[:12]) + (", ..." if len(columns) > 12 else "")
-    raise InputError(f"{where}: expected {expected}, the columns are: {shown}; name it with --{what}-column")
+    raise InputError(f"{where}: expected {expected}, the columns are: {shown_columns(columns)}; name it with --{what}-column")
 
 
 def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the row's last line, fields) of a CSV, header first.
+    """Yield (number of the row's first line, fields) of a CSV, header first.
 
-    The separator is the first of comma, semicolon, tab and bar that splits the header; a byte order mark is dropped.
+    The separator is the first of comma, semicolon, tab and bar that stands outside quotes in the header; a byte order mark and
+    spaces around the header's names are dropped.
 
     Raises:
         InputError: The file is empty, a column stands twice, a row has another number of fields than the header, or bytes
@@ -101,14 +117,17 @@ def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             head = file.readline()
             if not head.strip():
-                raise InputError(f"{path}: expected a header line, the file is empty; write the column names first")
-            delimiter = next((d for d in ",;\t|" if d in head), ",")
+                raise InputError(f"{path}: expected a header in the first line, it is empty; write the column names first")
+            bare = re.sub('"[^"]*"', "", head)
+            delimiter = next((d for d in ",;\t|" if d in bare), ",")
             file.seek(0)
             yield from _checked_rows(csv.reader(file, delimiter=delimiter, strict=True), path)
     except UnicodeDecodeError:
         raise InputError(f"{path}, line {_undecodable_line(path)}: bytes that are not UTF-8; save the file as UTF-8") from None
     except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from None
+        raise InputError(
+            f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
+        ) from None
 
 
 class _Reader(Protocol):
@@ -119,23 +138,28 @@ class _Reader(Protocol):
 
 def _checked_rows(reader: _Reader, path: Path) -> Iterator[tuple[int, list[str]]]:
     header: list[str] | None = None
+    first = 1
     try:
         for row in reader:
             if header is None:
-                header = row
-                twice = {name for name in header if header.count(name) > 1} if len(set(header)) < len(header) else set()
-                if twice:
-                    raise InputError(f"{path}: the column '{sorted(twice)[0]}' stands twice in the header; rename one")
-            elif not row:
-                continue
-            elif len(row) != len(header):
+                header = row = [name.strip() for name in row]
+                _check_header(header, path)
+            elif row and len(row) != len(header):
                 raise InputError(
-                    f"{path}, line {reader.line_num}: expected {len(header)} fields as in the header, got {len(row)}; "
+                    f"{path}, line {first}: expected {len(header)} fields as in the header, got {len(row)}; "
                     "quote fields that hold the separator or a line end"
                 )
-            yield reader.line_num, row
+            if row:
+                yield first, row
+            first = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, line {reader.line_num}: not a CSV row ({error}); check the quotes") from None
+        raise InputError(f"{path}, row that starts in line {first}: not a CSV row ({error}); check its quotes") from None
+
+
+def _check_header(names: Sequence[str], path: Path) -> None:
+    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    if twice:
+        raise InputError(f"{path}: two columns of the header have one name ({shown_columns(twice)}); rename one")
 
 
 def _undecodable_line(path: Path) -> int:
@@ -159,22 +183,29 @@ def _from_csv(path: Path, text_column: str | None, id_column: str | None) -> Ite
 
 def _from_parquet(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
     try:
-        file = pq.ParquetFile(path)
+        with pq.ParquetFile(path) as file:
+            columns = file.schema_arrow.names
+            _check_header(columns, path)
+            text = _column(text_column, TEXT_COLUMNS, columns, path, "text")
+            key = _column(id_column, ID_COLUMNS, columns, path, "id")
+            first = 1
+            for batch in file.iter_batches(columns=list(dict.fromkeys([key, text]))):
+                where = f"{path}, rows {first} to {first + len(batch) - 1}"
+                pairs = zip(_strings(batch, key, where), _strings(batch, text, where), strict=True)
+                for row, (i, t) in enumerate(pairs, start=first):
+                    yield f"row {row}", Report(i or "", t or "")
+                first += len(batch)
     except (pa.ArrowException, OSError):
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
-    columns = file.schema_arrow.names
-    text = _column(text_column, TEXT_COLUMNS, columns, path, "text")
-    key = _column(id_column, ID_COLUMNS, columns, path, "id")
-    row = 0
-    for batch in file.iter_batches(columns=list(dict.fromkeys([key, text]))):
-        try:
-            ids = batch.column(key).cast(pa.string()).to_pylist()
-            texts = batch.column(text).cast(pa.string()).to_pylist()
-        except pa.ArrowException:
-            raise InputError(f"{path}: the columns '{key}' and '{text}' must hold strings; convert them") from None
-        for i, t in zip(ids, texts, strict=True):
-            row += 1
-            yield f"row {row}", Report(i or "", t or "")
+
+
+def _strings(batch: pa.RecordBatch, column: str, where: str) -> list[str | None]:
+    try:
+        return list(batch.column(column).cast(pa.string()).to_pylist())
+    except pa.ArrowException:
+        raise InputError(f"{where}: expected strings in the column '{column}'; convert it to UTF-8 strings") from None
+    except UnicodeDecodeError:
+        raise InputError(f"{where}, column '{column}': bytes that are not UTF-8; write the file again as UTF-8") from None
 
 
 def _from_jsonl(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
@@ -187,13 +218,13 @@ def _from_jsonl(path: Path, text_column: str | None, id_column: str | None) -> I
                 record = json.loads(line.decode("utf-8-sig"))
             except UnicodeDecodeError:
                 raise InputError(f"{where}: bytes that are not UTF-8; save the file as UTF-8") from None
-            except json.JSONDecodeError:
+            except (json.JSONDecodeError, RecursionError):
                 raise InputError(f"{where}: not a JSON value; write one object a line") from None
             if not isinstance(record, dict):
                 raise InputError(f"{where}: expected a JSON object with a text and an id, got a {type(record).__name__}")
             text = record[_column(text_column, TEXT_COLUMNS, list(record), where, "text")]
             key = record[_column(id_column, ID_COLUMNS, list(record), where, "id")]
-            if not isinstance(text, str | None) or not isinstance(key, str | int):
+            if not isinstance(text, str | None) or not isinstance(key, str | int) or isinstance(key, bool):
                 raise InputError(f"{where}: expected a string text and a string or integer id; correct the types")
             yield f"line {number}", Report(str(key), text or "")
 
@@ -213,13 +244,14 @@ def _from_folder(path: Path) -> Iterator[tuple[str, Report]]:
         try:
             yield where, Report(file.stem, file.read_bytes().decode("utf-8-sig"))
         except UnicodeDecodeError:
-            raise InputError(f"{file}: bytes that are not UTF-8; save the file as UTF-8") from None
+            line = _undecodable_line(file)
+            raise InputError(f"{file}, line {line}: bytes that are not UTF-8; save the file as UTF-8") from None
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, Report]]:
     found = False
     try:
-        with tarfile.open(path, "r|gz") as archive:
+        with gzip.open(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
             for member in archive:
                 if not member.isfile() or not member.name.lower().endswith(".xml"):
                     continue
@@ -227,7 +259,9 @@ def _from_archive(path: Path) -> Iterator[tuple[str, Report]]:
                 if stream is not None:
                     found = True
                     yield member.name, _open_i(stream, f"{path}, {member.name}")
-    except (tarfile.TarError, EOFError, OSError) as error:
+            while content.read(2**20):  # tarfile takes a cut header for the end; gzip's own length and checksum do not
+                pass
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"{path}: not a whole .tgz archive ({type(error).__name__}); fetch it again") from None
     if not found:
         raise InputError(f"{path}: expected Open-I .xml files in the archive, found none")
@@ -239,6 +273,8 @@ def _open_i(stream: IO[bytes], where: str) -> Report:
         root = ElementTree.parse(stream).getroot()
     except ElementTree.ParseError as error:
         raise InputError(f"{where}: not well-formed XML (line {error.position[0]}); fetch it again") from None
+    except (LookupError, ValueError):
+        raise InputError(f"{where}: expected XML in UTF-8, it declares an encoding that cannot be read; convert it") from None
     identifier = root.find(".//uId")
     if identifier is None or not identifier.get("id"):
         raise InputError(f"{where}: expected an Open-I report with uId/@id, found none")

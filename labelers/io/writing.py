@@ -18,7 +18,7 @@ from labelers.errors import UsageError
 from labelers.io.files import atomic_path
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, LabelTable, Vocabulary
 
-__all__ = ["CHEXPERT", "SCHEMA_VERSION", "TableWriter", "chexpert_states", "open_table", "write_table"]
+__all__ = ["CHEXPERT", "PLACE", "SCHEMA_VERSION", "TableWriter", "chexpert_states", "open_table", "write_table"]
 
 Format = Literal["long", "wide", "chexpert"]
 SCHEMA_VERSION = 1
@@ -43,7 +43,7 @@ CHEXPERT = (
 """The 14 names in the order of the CheXpert labeler's output (Irvin et al. 2019, arXiv 1901.07031)."""
 CHEXPERT_VALUES = {POSITIVE: "1.0", NEGATIVE: "0.0", UNCERTAIN: "-1.0", UNMENTIONED: ""}
 
-_PLACE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("state", pa.string()), ("cue", pa.string())])
+PLACE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("state", pa.string()), ("cue", pa.string())])
 _LONG = pa.schema(
     [
         ("report_id", pa.string()),
@@ -52,7 +52,7 @@ _LONG = pa.schema(
         ("probability", pa.float32()),
         ("uncertainty", pa.float32()),
         ("source", pa.dictionary(pa.int8(), pa.string())),
-        ("evidence", pa.list_(_PLACE)),
+        ("evidence", pa.list_(PLACE)),
     ]
 )
 
@@ -110,13 +110,12 @@ def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: L
 def write_table(table: LabelTable, path: str | Path, format: Format = "long") -> None:
     """Write one table whole, dense (every cell a row); raises as ``open_table``."""
     with open_table(path, _Source(table), format) as writer:
-        writer.parents = table.parents
         writer.write(table)
 
 
 class _Source:
     def __init__(self, table: LabelTable) -> None:
-        self.name, self.version, self.vocabulary = table.source, table.version, table.vocabulary
+        self.name, self.version, self.vocabulary, self.parents = table.source, table.version, table.vocabulary, table.parents
 
 
 class TableWriter:
@@ -124,7 +123,6 @@ class TableWriter:
 
     def __init__(self, path: Path, parquet: bool, labeler: Any, format: Format, blank: LabelTable | None) -> None:
         self.vocabulary: Vocabulary = labeler.vocabulary
-        self.parents: tuple[str, ...] = ()
         self._labeler = labeler
         self._format = format
         self._blank = blank if parquet and format == "long" else None
@@ -135,7 +133,8 @@ class TableWriter:
         if self._csv is not None:
             self._csv.writerow(self._header())
         else:
-            self._parquet = pq.ParquetWriter(path, self._schema(), compression="zstd")
+            schema = self._schema().with_metadata({METADATA_KEY: json.dumps(self._metadata()).encode()})
+            self._parquet = pq.ParquetWriter(path, schema, compression="zstd")
 
     def write(self, table: LabelTable) -> None:
         """Append the rows of a table of this labeler and vocabulary."""
@@ -149,7 +148,6 @@ class TableWriter:
     def close(self) -> None:
         """Finish the file."""
         if self._parquet is not None:
-            self._parquet.add_key_value_metadata({METADATA_KEY: json.dumps(self._metadata()).encode()})
             self._parquet.close()
         if self._file is not None:
             self._file.close()
@@ -160,7 +158,7 @@ class TableWriter:
             "schema_version": SCHEMA_VERSION,
             "labeler": self._labeler.name,
             "labeler_version": self._labeler.version,
-            "parents": list(self.parents),
+            "parents": list(getattr(self._labeler, "parents", ())),
             "vocabulary": {
                 "name": self.vocabulary.name,
                 "version": self.vocabulary.version,
@@ -224,12 +222,12 @@ class TableWriter:
 
 
 def _arrow_long(table: LabelTable, blank: LabelTable | None) -> pa.Table:
-    """Build the long rows; without the cells that equal ``blank``'s, and one row of nulls for a report that has no other."""
+    """Build the long rows; without the unmentioned cells that equal ``blank``'s, and one row of nulls for a report that has no other."""
     width = len(table.vocabulary)
     if blank is None:
         kept = np.ones(table.state.shape, bool)
     else:
-        kept = (table.state != blank.state) | (table.probability != blank.probability) | (table.uncertainty != blank.uncertainty)
+        kept = (table.state != UNMENTIONED) | (table.probability != blank.probability) | (table.uncertainty != blank.uncertainty)
         kept.ravel()[table.evidence.cell] = True
     bare = ~np.asarray(kept.any(axis=1))
     kept[bare, 0] = True
@@ -268,6 +266,6 @@ def _arrow_evidence(table: LabelTable, cells: NDArray[np.int64]) -> pa.ListArray
             pa.array(np.array(STATES, object)[e.state], pa.string()),
             pa.array(np.array(e.cues, object)[e.cue] if len(e) else [], pa.string()),
         ],
-        fields=list(_PLACE),
+        fields=list(PLACE),
     )
     return pa.ListArray.from_arrays(pa.array(offsets), places)

@@ -1,11 +1,21 @@
-"""Sentences with the answer that a radiologist would give; each was written for this file."""
+"""The labeler "context": sentences with the answer that a radiologist would give, and what must hold for any text."""
 
 from __future__ import annotations
 
+import csv
+import importlib.util
+import tarfile
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from labelers.builtin.context import Context
-from labelers.types import STATES, Report
+from labelers.builtin.keywords import Keywords
+from labelers.types import POSITIVE, STATES, UNMENTIONED, LabelTable, Report
 
 P, N, U, X = "positive", "negative", "uncertain", "unmentioned"
 
@@ -48,7 +58,10 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("No focal consolidation, pleural effusion, pneumothorax.", {"Consolidation": N, "Pleural Effusion": N, "Pneumothorax": N}),
     ("There is no evidence of pneumonia, edema, or large effusion.", {"Pneumonia": N, "Edema": N, "Pleural Effusion": N}),
     ("Lungs are free of consolidation and effusion.", {"Consolidation": N, "Pleural Effusion": N}),
-    ("The lungs are grossly clear of airspace disease, effusion or pneumothorax.", {"Airspace Disease": N, "Pleural Effusion": N, "Pneumothorax": N}),
+    (
+        "The lungs are grossly clear of airspace disease, effusion or pneumothorax.",
+        {"Airspace Disease": N, "Pleural Effusion": N, "Pneumothorax": N},
+    ),
     ("Negative for pneumothorax or effusion.", {"Pneumothorax": N, "Pleural Effusion": N}),
     ("Neither pneumothorax nor effusion is seen.", {"Pneumothorax": N, "Pleural Effusion": N}),
     ("Pneumothorax is not seen.", {"Pneumothorax": N}),
@@ -71,7 +84,10 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("No pneumothorax; bibasilar atelectasis.", {"Pneumothorax": N, "Atelectasis": P}),
     ("No consolidation. Stable cardiomegaly.", {"Consolidation": N, "Cardiomegaly": P}),
     ("Stable cardiomegaly without edema.", {"Cardiomegaly": P, "Edema": N}),
-    ("Cardiomegaly without edema or effusion, unchanged from the prior study.", {"Cardiomegaly": P, "Edema": N, "Pleural Effusion": N}),
+    (
+        "Cardiomegaly without edema or effusion, unchanged from the prior study.",
+        {"Cardiomegaly": P, "Edema": N, "Pleural Effusion": N},
+    ),
     ("No effusion with stable left basilar atelectasis.", {"Pleural Effusion": N, "Atelectasis": P}),
     ("Negative except for mild atelectasis.", {"Atelectasis": P}),
     ("No acute abnormality other than a small effusion.", {"Pleural Effusion": P}),
@@ -84,7 +100,10 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("No discrete nodule or mass is seen, but there is a vague apical opacity.", {"Nodule": N, "Mass": N, "Lung Opacity": P}),
     ("The nodule previously seen in the right lung is not identified.", {"Nodule": N}),
     ("Moderate cardiomegaly is again noted, without overt pulmonary edema.", {"Cardiomegaly": P, "Pulmonary Edema": N}),
-    ("There is little change and no evidence of acute focal pneumonia or vascular congestion.", {"Pneumonia": N, "Pulmonary Congestion": N}),
+    (
+        "There is little change and no evidence of acute focal pneumonia or vascular congestion.",
+        {"Pneumonia": N, "Pulmonary Congestion": N},
+    ),
     ("Mild fluid overload but no overt pulmonary edema.", {"Edema": P, "Pulmonary Edema": N}),
     ("No larger pleural effusions.", {"Pleural Effusion": N}),
     ("Endotracheal tube tip 4 cm above the carina; no pneumothorax.", {"Tube": P, "Pneumothorax": N}),
@@ -102,7 +121,10 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("No rib fracture; the left clavicle fracture is healing.", {"Rib Fracture": N, "Fracture": P}),
     ("The heart is not enlarged and there is no effusion.", {"Cardiomegaly": N, "Pleural Effusion": N}),
     ("There is no focal opacity; there is, however, mild edema.", {"Lung Opacity": N, "Edema": P}),
-    ("No pleural effusion or pneumothorax, and the cardiomediastinal silhouette is unchanged.", {"Pleural Effusion": N, "Pneumothorax": N, "Cardiomegaly": X}),
+    (
+        "No pleural effusion or pneumothorax, and the cardiomediastinal silhouette is unchanged.",
+        {"Pleural Effusion": N, "Pneumothorax": N, "Cardiomegaly": X},
+    ),
     ("Emphysema without acute infiltrate.", {"Emphysema/COPD": P, "Infiltrate": N}),
     # looks like a denial and is none
     ("No change in the left effusion.", {"Pleural Effusion": P}),
@@ -146,7 +168,10 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("Heart size is at the upper limits of normal.", {"Cardiomegaly": U}),
     ("Borderline cardiomegaly.", {"Cardiomegaly": U}),
     ("Findings may reflect mild edema, though infection is not excluded.", {"Edema": U, "Pneumonia": U}),
-    ("Bibasilar opacities could be due to atelectasis, aspiration, or pneumonia.", {"Lung Opacity": P, "Atelectasis": U, "Pneumonia": U}),
+    (
+        "Bibasilar opacities could be due to atelectasis, aspiration, or pneumonia.",
+        {"Lung Opacity": P, "Atelectasis": U, "Pneumonia": U},
+    ),
     ("Tiny, if any, left pleural effusion.", {"Pleural Effusion": U}),
     ("No large effusion, though a small effusion is difficult to exclude.", {"Pleural Effusion": U}),
     ("Consolidation is not definitely excluded.", {"Consolidation": U}),
@@ -173,6 +198,7 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("Pleural spaces are clear.", {"Pleural Effusion": N}),
     ("No acute cardiopulmonary abnormality.", {"Pneumothorax": N, "No Finding": P}),
     ("Normal chest radiograph.", {"No Finding": P}),
+    ("The right lung is clear.", {"Consolidation": X, "Pneumonia": X}),
     ("The lungs are not clear.", {"Consolidation": X, "Pneumonia": X}),
     ("Lungs are clear except for left basilar atelectasis.", {"Atelectasis": P, "No Finding": N}),
     ("Osseous structures are intact.", {"Fracture": N}),
@@ -191,7 +217,58 @@ CASES: list[tuple[str, dict[str, str]]] = [
     ("No focal air-space\n  disease or pleural\n  effusion.", {"Airspace Disease": N, "Pleural Effusion": N}),
     ("Pneumothoraces are seen bilaterally.", {"Pneumothorax": P}),
     ("1. Cardiomegaly. 2. No effusion.", {"Cardiomegaly": P, "Pleural Effusion": N}),
+    # general rules found on development reports
+    ("No consolidations are seen; the heart, however, is enlarged.", {"Consolidation": N, "Cardiomegaly": P}),
+    ("? pneumonia", {"Pneumonia": U}),
+    ("Elevated hemidiaphragm, possibly secondary to small effusion.", {"Diaphragm Elevation": P, "Pleural Effusion": U}),
+    ("The heart is not enlarged due to effusion.", {"Cardiomegaly": N, "Pleural Effusion": P}),
+    ("No residual pneumothorax after placement of a chest tube.", {"Pneumothorax": N, "Tube": P}),
+    ("It is difficult to exclude small effusions.", {"Pleural Effusion": U}),
+    ("Opacity which is most likely atelectasis but could be pneumonia.", {"Atelectasis": P, "Pneumonia": U}),
+    ("Edema has cleared, and there is no pneumothorax.", {"Edema": N, "Pneumothorax": N}),
+    ("No CT evidence of pneumonia.", {"Pneumonia": N}),
+    ("Effusion not excluded on this supine film.", {"Pleural Effusion": U}),
+    ("Not only effusion but also consolidation is present.", {"Pleural Effusion": P, "Consolidation": P}),
+    ("Right lower lobe pneumonia is suspected; no effusion.", {"Pneumonia": U, "Pleural Effusion": N}),
+    ("There is no change in the right effusion.", {"Pleural Effusion": P}),
+    ("There is no definite evidence of pneumothorax.", {"Pneumothorax": N}),
+    ("Opacities most consistent with atelectasis rather than pneumonia.", {"Atelectasis": P, "Pneumonia": N}),
+    ("Pneumonia, however, is felt to be unlikely.", {"Pneumonia": N}),
+    ("It is unlikely that this represents pneumonia.", {"Pneumonia": N}),
+    ("Near complete resolution of the right pleural effusion.", {"Pleural Effusion": U}),
+    ("Findings may be consistent with pneumonia.", {"Pneumonia": U}),
+    ("Differential diagnosis includes mild edema, infection, hemorrhage.", {"Edema": U, "Pneumonia": U}),
+    ("Correlate clinically for pneumonia.", {"Pneumonia": U}),
+    ("Without significant interval change of the left atelectasis.", {"Atelectasis": P}),
+    ("No nodules or masses.", {"Nodule": N, "Mass": N, "Lung Lesion": N}),
+    ("No infiltrate. Streaky opacity at the left base.", {"Infiltrate": N, "Lung Opacity": P}),
+    ("No infiltrate.", {"Infiltrate": N, "Lung Opacity": N}),
+    ("No rib fracture.", {"Rib Fracture": N, "Fracture": N}),
+    ("No overt pulmonary edema.", {"Pulmonary Edema": N, "Edema": N}),
+    ("Prosthetic aortic valve.", {"Implanted Device": P}),
+    ("Bronchiectasis related to cystic fibrosis.", {"Pulmonary Fibrosis": X, "No Finding": N}),
+    ("Lung volumes are normal.", {"Hypoinflation": N, "Hyperinflation": N}),
+    ("Large calcified granuloma near the right hilum.", {"Calcified Granuloma": P, "Hilar Enlargement": X}),
+    ("Fullness of the left hilum.", {"Hilar Enlargement": P}),
+    ("Mild loss of height of the T8 vertebral body.", {"Vertebral Compression/Deformity": P, "Fracture": X}),
+    ("Surgical clips in the right axilla.", {"Surgical Clips/Wires": P}),
+    ("Coronary artery stent.", {"Stent": P}),
+    ("Hardware from anterior cervical fusion.", {"Spinal Fusion": P}),
+    ("Eventration of the right hemidiaphragm.", {"Diaphragm Eventration": P}),
+    ("Exaggerated thoracic kyphosis with osteopenia.", {"Kyphosis": P, "Osteopenia": P}),
+    ("Biapical pleural thickening.", {"Pleural Thickening": P, "Pleural Other": P}),
+    ("INDICATION: Rule out pneumonia.\nFINDINGS: Lungs are clear.", {"Pneumonia": N}),
+    ("HISTORY: Known effusion.\n\nIMPRESSION: No pneumothorax.", {"Pleural Effusion": X, "Pneumothorax": N}),
+    ("FINDINGS: Possible left nodule.\nIMPRESSION: Left upper lobe nodule.", {"Nodule": P}),
+    ("FINDINGS: Small left effusion.\nIMPRESSION: No effusion.", {"Pleural Effusion": N}),
+    ("FINDINGS: Stable cardiomegaly.\nIMPRESSION: No acute cardiopulmonary abnormality.", {"Cardiomegaly": P, "No Finding": N}),
 ]
+
+GOLD = Path(__file__).parents[3] / "shared" / "data" / "openi-gold"
+PHRASES = "no|effusion|pneumothorax|,|.|;|and|or|but|possible|heart|is|enlarged|normal|lungs|clear|\n|IMPRESSION:|not seen|İ|é-"
+WORDS = st.sampled_from([*PHRASES.split("|"), "\u00a0"])
+SHARED = Context()
+TEXTS = st.one_of(st.text(max_size=200), st.lists(WORDS, max_size=40).map(" ".join))
 
 
 @pytest.fixture(scope="module")
@@ -199,8 +276,116 @@ def labeler() -> Context:
     return Context()
 
 
+def states(labeler: Context | Keywords, text: str) -> dict[str, str]:
+    table = labeler.label([Report("1", text)])
+    return {name: STATES[table.state[0, k]] for k, name in enumerate(labeler.vocabulary.names)}
+
+
 @pytest.mark.parametrize(("text", "expected"), CASES, ids=[text[:60] for text, _ in CASES])
 def test_sentence(labeler: Context, text: str, expected: dict[str, str]) -> None:
+    got = states(labeler, text)
+    assert {name: got[name] for name in expected} == expected
+
+
+def test_enough_cases() -> None:
+    assert sum(len(expected) for _, expected in CASES) >= 150
+
+
+def test_empty_text_is_unmentioned(labeler: Context) -> None:
+    table = labeler.label([Report("1", ""), Report("2", " \n ")])
+    assert (table.state == UNMENTIONED).all()
+    assert labeler.label([]).state.shape == (0, len(labeler.vocabulary))
+
+
+def test_evidence_quotes_the_mention(labeler: Context) -> None:
+    text = "COMPARISON: None.\nFINDINGS: No  pleural\n effusion. The heart is mildly enlarged."
     table = labeler.label([Report("1", text)])
-    got = {name: STATES[table.state[0, labeler.vocabulary.index(name)]] for name in expected}
-    assert got == expected
+    places = {}
+    for name in ("Pleural Effusion", "Cardiomegaly"):
+        (place,) = table.evidence.at(labeler.vocabulary.index(name))
+        places[name] = (text[int(place["start"]) : int(place["end"])], place["state"], place["cue"])
+    assert places == {
+        "Pleural Effusion": ("pleural\n effusion", "negative", "no"),
+        "Cardiomegaly": ("heart is mildly enlarged", "positive", "affirmed"),
+    }
+
+
+def same_row(one: LabelTable, r: int, other: LabelTable, q: int) -> bool:
+    return all(np.array_equal(getattr(one, n)[r], getattr(other, n)[q]) for n in ("state", "probability", "uncertainty"))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=6))
+def test_any_batch_gives_the_same_rows(texts: list[str]) -> None:
+    labeler = SHARED
+    reports = [Report(str(i), text) for i, text in enumerate(texts)]
+    batch = labeler.label(reports)
+    backwards = labeler.label(reports[::-1])
+    for i, report in enumerate(reports):
+        alone = labeler.label([report])
+        assert same_row(alone, 0, batch, i)
+        assert same_row(alone, 0, backwards, len(reports) - 1 - i)
+        ends = batch.evidence.end[batch.evidence.cell // len(labeler.vocabulary) == i]
+        assert (ends <= len(report.text)).all()
+    assert (batch.evidence.start < batch.evidence.end).all()
+
+
+def test_memory_does_not_change_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [text for text, _ in CASES]
+    reports = [Report(str(i), text) for i, text in enumerate(texts)]
+    whole = SHARED.label(reports)
+    monkeypatch.setattr("labelers.builtin.context.MEMORY", 5)
+    small = Context()
+    for r, report in enumerate(reports):
+        assert same_row(small.label([report]), 0, whole, r)
+
+
+def test_keywords_reads_every_mention_as_positive() -> None:
+    got = states(Keywords(), "No effusion. Heart size is normal. No pericardial effusion.")
+    assert (got["Pleural Effusion"], got["Cardiomegaly"], got["No Finding"]) == (P, X, N)
+    assert states(Keywords(), "Heart size is normal.")["No Finding"] == P
+
+
+def development_reports() -> tuple[list[Report], list[dict[str, str]], list[dict[str, str]]]:
+    """Read the Open-I reports that stand in the development gold, and no others."""
+    if not GOLD.exists():
+        pytest.skip("the development gold ../shared/data/openi-gold is absent")
+    package = importlib.util.find_spec("torchxrayvision")
+    if package is None or package.origin is None:
+        pytest.skip("torchxrayvision, which ships the Open-I reports, is not installed")
+    coarse, fine = (list(csv.DictReader((GOLD / f"gold_{name}.csv").open())) for name in ("chexpert14", "fine37"))
+    rows = {row["report_id"] for row in coarse}
+    texts = {}
+    with tarfile.open(Path(package.origin).parent / "data" / "NLMCXR_reports.tgz") as archive:
+        for member in archive:
+            key = f"CXR{Path(member.name).stem}"
+            stream = archive.extractfile(member) if key in rows else None
+            if stream is not None:
+                root = ElementTree.parse(stream).getroot()
+                sections = {node.get("Label"): node.text or "" for node in root.iter("AbstractText")}
+                texts[key] = f"FINDINGS: {sections.get('FINDINGS', '')}\nIMPRESSION: {sections.get('IMPRESSION', '')}"
+    return [Report(row["report_id"], texts[row["report_id"]]) for row in coarse], coarse, fine
+
+
+def f1_scores(table: LabelTable, gold: list[dict[str, str]]) -> tuple[dict[str, float], float]:
+    """Return F1 per finding, and over all cells but those of No Finding."""
+    scores = {}
+    total = np.zeros(3)
+    for name in list(gold[0])[1:]:
+        judged = np.array([row[name] != "" for row in gold])
+        truth = np.array([row[name] == "1" for row in gold])[judged]
+        said = (table.state[:, table.vocabulary.index(name)] == POSITIVE)[judged]
+        counts = np.array([(said & truth).sum(), (said & ~truth).sum(), (~said & truth).sum()])
+        scores[name] = 2 * counts[0] / (2 * counts[0] + counts[1] + counts[2])
+        total += counts if name != "No Finding" else 0
+    return scores, float(2 * total[0] / (2 * total[0] + total[1] + total[2]))
+
+
+def test_scores_on_the_development_reports_of_open_i(labeler: Context) -> None:
+    reports, coarse, fine = development_reports()
+    table = labeler.label(reports)
+    scores, micro = f1_scores(table, coarse)
+    no_finding = scores.pop("No Finding")
+    assert min(float(np.mean(list(scores.values()))) - 0.85, micro - 0.90, no_finding - 0.95) >= 0
+    scores, micro = f1_scores(table, fine)
+    assert min(float(np.mean(list(scores.values()))) - 0.89, micro - 0.92) >= 0

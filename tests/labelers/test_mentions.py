@@ -1,0 +1,69 @@
+"""Where sentences name findings, with exact offsets."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labelers.assertions import load_cues
+from labelers.mentions import Matcher, find_mentions, normalize
+from labelers.vocabulary import load_vocabulary
+
+LEXICON = load_vocabulary()
+MATCHER = Matcher.of(LEXICON, load_cues().phrases)
+
+CASES: list[tuple[str, set[tuple[str, str]]]] = [
+    ("Large effusion.", {("Pleural Effusion", "effusion")}),
+    ("Bilateral pleural effusions.", {("Pleural Effusion", "pleural effusions")}),
+    ("PLEURAL\n  EFFUSION", {("Pleural Effusion", "PLEURAL\n  EFFUSION")}),
+    ("air-space disease", {("Airspace Disease", "air-space disease")}),
+    ("İ effusion", {("Pleural Effusion", "effusion")}),
+    ("\U0001f600 Effusion\u00a0", {("Pleural Effusion", "Effusion")}),
+    ("effusional", set()),
+    ("massive hemorrhage", set()),
+    ("pericardial effusion", {("No Finding", "pericardial effusion")}),
+    ("subcutaneous emphysema", {("No Finding", "subcutaneous emphysema")}),
+    ("breast mass", set()),
+    ("compression fracture", {("Vertebral Compression/Deformity", "compression fracture"), ("Fracture", "compression fracture")}),
+    ("heart is mildly enlarged", {("Cardiomegaly", "heart is mildly enlarged")}),
+    ("enlargement of the heart", {("Cardiomegaly", "enlargement of the heart")}),
+    ("hemidiaphragms are flattened", {("Flattened Diaphragm", "hemidiaphragms are flattened")}),
+    ("blunting of the right costophrenic angle", {("Blunted Costophrenic Angle", "blunting of the right costophrenic angle")}),
+    ("heart is normal; aorta is enlarged", set()),
+    ("large mediastinal mass", {("Mass", "mediastinal mass")}),
+    ("hazy pneumothoraces", {("Lung Opacity", "hazy"), ("Pneumothorax", "pneumothoraces")}),
+    ("interstitial edema", {("Pulmonary Edema", "interstitial edema")}),
+    ("hyperinflation", {("Hyperinflation", "hyperinflation")}),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), CASES)
+def test_mentions(text: str, expected: set[tuple[str, str]]) -> None:
+    names = LEXICON.vocabulary.names
+    assert {(names[m.finding], text[m.start : m.end]) for m in find_mentions(text, MATCHER, LEXICON)} == expected
+
+
+@given(st.text(max_size=100))
+def test_normal_form_keeps_offsets(text: str) -> None:
+    form, offsets = normalize(text)
+    if offsets is None:
+        assert len(form) == len(text)
+    else:
+        assert len(offsets) == len(form) + 1
+        assert offsets == sorted(offsets)
+        assert offsets[-1] == len(text)
+        assert all(f == " " or f == text[o] or f == text[o].lower() for f, o in zip(form, offsets, strict=False))
+
+
+@given(st.lists(st.text(max_size=60), max_size=5))
+def test_one_pass_over_many_sentences_equals_one_pass_each(texts: list[str]) -> None:
+    assert MATCHER.tokens(texts) == [MATCHER.tokens([text])[0] for text in texts]
+
+
+@given(st.lists(st.sampled_from(["heart", "is", "large", "and", ",", "effusion", "no", "\n", "-"]), max_size=30).map(" ".join))
+def test_tokens_do_not_overlap(text: str) -> None:
+    last = 0
+    for token in MATCHER.tokens([text])[0]:
+        assert last <= token.start < token.end <= len(text)
+        last = token.end
