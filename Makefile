@@ -37,11 +37,13 @@ $(DEMO)/labels.parquet: $(DATA)/manifest.csv
 $(DEMO)/channels.json: $(DEMO)/labels.parquet
 	$(BIN)/labelers noise $(DEMO)/labels.parquet --gold $(DATA)/gold.csv --truth images -o $@
 
-$(DEMO)/fit/last.ckpt: $(DEMO)/channels.json
-	$(BIN)/hybridpt fit --config configs/fit/phantom.yaml --output $(DEMO)/fit
+$(DEMO)/.fitted: $(DEMO)/channels.json
+	rm -rf $(DEMO)/fit
+	$(BIN)/hybridpt fit --config configs/fit/phantom.yaml --trainer.default_root_dir $(DEMO)/fit
+	@touch $@
 
-$(DEMO)/results.csv: $(DEMO)/fit/last.ckpt
-	$(BIN)/hybridpt test --config configs/fit/phantom.yaml --output $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt
+$(DEMO)/results.csv: $(DEMO)/.fitted
+	$(BIN)/hybridpt test --config configs/fit/phantom.yaml --trainer.default_root_dir $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt
 
 clean:
-	rm -rf runs/demo build *.egg-info
+	rm -rf $(DEMO)

@@ -326,7 +326,8 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
         codes = np.array([cues.setdefault(c, len(cues)) for c in e.cues], np.int32)
         parts.append(replace(e, cell=e.cell + offset, cue=codes[e.cue] if len(e) else e.cue))
         offset += table.state.size
-    told = [p.probability for p in parts if p.probability is not None]
+    places = [p for p in parts if len(p)]
+    told = [p.probability for p in places if p.probability is not None]
     return Evidence(
         cell=np.concatenate([p.cell for p in parts]),
         start=np.concatenate([p.start for p in parts]),
@@ -334,5 +335,5 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
         state=np.concatenate([p.state for p in parts]),
         cue=np.concatenate([p.cue for p in parts]),
         cues=tuple(cues),
-        probability=np.concatenate(told) if len(told) == len(parts) else None,
+        probability=np.concatenate(told) if places and len(told) == len(places) else None,
     )

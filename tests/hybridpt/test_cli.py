@@ -64,7 +64,9 @@ def test_without_gold_the_truth_is_said_to_be_labels(config: Path, fitted: Path,
     assert set(pd.read_csv(tmp_path / "results.csv")["task"]) == {"supervised/labels", "zero_shot/labels"}
 
 
-def test_validate_reads_what_the_fit_logged(config: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_validate_reads_what_the_fit_logged(
+    config: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("validate", "--config", config, "--ckpt_path", fitted / "best.ckpt", "--trainer.default_root_dir", tmp_path) == 0
     best = pd.read_csv(fitted / "metrics.csv")["val/criterion"].min()
     again = pd.read_csv(tmp_path / "metrics.csv")["val/criterion"].iloc[0]
@@ -92,7 +94,9 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(config: Path, fitted: 
     assert resumed["global_step"] == whole["global_step"] > 0
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, resumed["state_dict"][name]), name
-    for mine, theirs in zip(*(pd.read_csv(f / "metrics.csv")["val/criterion"].dropna().tail(1) for f in (fitted, folder)), strict=True):
+    for mine, theirs in zip(
+        *(pd.read_csv(f / "metrics.csv")["val/criterion"].dropna().tail(1) for f in (fitted, folder)), strict=True
+    ):
         assert mine == theirs
     assert (folder / "metrics_1.csv").exists()
 
@@ -135,11 +139,15 @@ def test_a_vocabulary_that_differs_from_the_checkpoints_is_refused(
     assert "unknown to it: Edema" in message
 
 
-def test_patients_that_were_trained_on_are_refused_in_a_test(labeled: Tiny, config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_patients_that_were_trained_on_are_refused_in_a_test(
+    labeled: Tiny, config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     table = pd.read_csv(labeled.manifest)
     table["split"] = table["split"].replace({"train": "test", "test": "train"})
     table.to_csv(labeled.root / "swapped.csv", index=False)
-    assert run("test", "--config", config, "--ckpt_path", fitted / "best.ckpt", "--data.manifest", labeled.root / "swapped.csv") == 1
+    assert (
+        run("test", "--config", config, "--ckpt_path", fitted / "best.ckpt", "--data.manifest", labeled.root / "swapped.csv") == 1
+    )
     assert "were trained on by this checkpoint" in error_of(capsys)
 
 
@@ -166,7 +174,16 @@ def broken_images(tmp_path: Path, config: Path, count: int, studies: int) -> lis
     data = make_tiny(tmp_path / "data", studies=studies)
     labels = [str(config.parent / "labels.parquet")]
     spoil(data, count)
-    return ["--data.manifest", data.manifest, "--data.labels", str(labels), "--trainer.default_root_dir", tmp_path / "run", "--trainer.max_epochs", 1]
+    return [
+        "--data.manifest",
+        data.manifest,
+        "--data.labels",
+        str(labels),
+        "--trainer.default_root_dir",
+        tmp_path / "run",
+        "--trainer.max_epochs",
+        1,
+    ]
 
 
 def test_few_unreadable_images_are_left_out_and_named(config: Path, tmp_path: Path) -> None:
@@ -219,7 +236,15 @@ def test_a_run_leaks_no_text_and_no_patient(tiny: Tiny, config: Path, tmp_path: 
     table["patient_id"] += "ZEBRAMARK"
     table["image"] = [str(tiny.root / i) for i in table["image"]]
     table.to_csv(tmp_path / "marked.csv", index=False)
-    arguments = ["fit", "--config", config, "--data.manifest", tmp_path / "marked.csv", "--trainer.default_root_dir", tmp_path / "run"]
+    arguments = [
+        "fit",
+        "--config",
+        config,
+        "--data.manifest",
+        tmp_path / "marked.csv",
+        "--trainer.default_root_dir",
+        tmp_path / "run",
+    ]
     command = [sys.executable, "-m", "hybridpt", *map(str, arguments), "--trainer.max_epochs", "1", "--wandb.mode", "offline"]
     done = subprocess.run(command, capture_output=True, check=False, cwd=tmp_path)
     assert done.returncode == 0, done.stderr.decode()[-2000:]

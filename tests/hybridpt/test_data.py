@@ -47,7 +47,10 @@ BROKEN = {
     "no patient": ("a.png,s1,,nih,train\n", "row 1: the column 'patient_id' is empty"),
     "unknown split": ("a.png,s1,p1,nih,training\n", "row 1: expected a split of train, val, test"),
     "image twice": ("a.png,s1,p1,nih,train\na.png,s2,p2,nih,train\n", "row 2: the image of an earlier row"),
-    "patient in two splits": ("a.png,s1,p1,nih,train\nb.png,s2,p1,nih,test\n", "row 2: its patient is in the splits 'train' and 'test'"),
+    "patient in two splits": (
+        "a.png,s1,p1,nih,train\nb.png,s2,p1,nih,test\n",
+        "row 2: its patient is in the splits 'train' and 'test'",
+    ),
     "study in two splits": ("a.png,s1,p1,nih,train\nb.png,s1,p2,nih,test\n", "row 2: its study is in the splits"),
     "ragged": ("a.png,s1,p1,nih\n", "line 2: expected 5 fields"),
 }
@@ -166,7 +169,9 @@ def test_joining_refuses_what_does_not_meet() -> None:
 
 def test_a_fused_table_beside_its_parent_is_refused(tmp_path: Path) -> None:
     parent = table(["a"], [[0]], ["Edema"], "context")
-    fused = LabelTable(parent.report_ids, parent.vocabulary, parent.state, parent.probability, parent.uncertainty, "fused", parents=("context",))
+    fused = LabelTable(
+        parent.report_ids, parent.vocabulary, parent.state, parent.probability, parent.uncertainty, "fused", parents=("context",)
+    )
     paths = [str(tmp_path / name) for name in ("parent.parquet", "fused.parquet")]
     write_table(parent, paths[0])
     write_table(fused, paths[1])

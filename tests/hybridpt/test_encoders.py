@@ -15,7 +15,9 @@ from labelers.errors import UsageError
 TEXTS = ["No effusion.", "", "A somewhat longer sentence about the left lung base, to be padded against."]
 
 
-@pytest.mark.parametrize(("name", "size", "fixed"), [("resnet10t", 64, None), ("vit_tiny_patch16_224", 64, 64), ("convnext_atto", 64, None)])
+@pytest.mark.parametrize(
+    ("name", "size", "fixed"), [("resnet10t", 64, None), ("vit_tiny_patch16_224", 64, 64), ("convnext_atto", 64, None)]
+)
 def test_image_encoder_gives_pooled_tokens_and_grid(name: str, size: int, fixed: int | None) -> None:
     encoder = TimmEncoder(name, image_size=fixed).eval()
     features = encoder(torch.rand(2, 1, size, size))

@@ -30,7 +30,12 @@ def test_figures_are_scikit_learns_and_unknown_truth_is_no_error() -> None:
     for k, finding in enumerate("ab"):
         known = ~np.isnan(truth[:, k])
         y, p = truth[known, k], score[known, k]
-        expected = {"auprc": average_precision_score(y, p), "auroc": roc_auc_score(y, p), "nll": log_loss(y, p), "prevalence": y.mean()}
+        expected = {
+            "auprc": average_precision_score(y, p),
+            "auroc": roc_auc_score(y, p),
+            "nll": log_loss(y, p),
+            "prevalence": y.mean(),
+        }
         for metric, value in expected.items():
             row = rows[finding, metric]
             assert row.value == pytest.approx(value, abs=1e-5)
@@ -47,7 +52,9 @@ def test_intervals_resample_patients_and_not_images() -> None:
     alone = classification_rows(truth, score, np.arange(200), ("a", "b", "c"), ABOUT)
     few = classification_rows(truth, score, np.arange(200) % 8, ("a", "b", "c"), ABOUT)
     assert alone[0].value == few[0].value
-    doubled = classification_rows(np.tile(truth, (4, 1)), np.tile(score, (4, 1)), np.tile(np.arange(200), 4), ("a", "b", "c"), ABOUT)
+    doubled = classification_rows(
+        np.tile(truth, (4, 1)), np.tile(score, (4, 1)), np.tile(np.arange(200), 4), ("a", "b", "c"), ABOUT
+    )
     width = [r.high - r.low for r in (alone[0], doubled[0])]
     assert width[1] == pytest.approx(width[0], rel=0.25)
 
@@ -67,7 +74,13 @@ def test_intervals_cover_the_truth() -> None:
 def test_results_are_kept_and_replaced_by_what_they_are_about(tmp_path: Path) -> None:
     path = tmp_path / "results.csv"
     write_results([ABOUT._replace(finding="a", metric="auprc", value=0.5, n=3)], path)
-    write_results([ABOUT._replace(finding="a", metric="auprc", value=0.7, n=3), ABOUT._replace(finding="b", metric="auprc", value=0.1, n=3)], path)
+    write_results(
+        [
+            ABOUT._replace(finding="a", metric="auprc", value=0.7, n=3),
+            ABOUT._replace(finding="b", metric="auprc", value=0.1, n=3),
+        ],
+        path,
+    )
     table = pd.read_csv(path)
     assert tuple(table.columns) == COLUMNS
     assert table["value"].tolist() == [0.7, 0.1]

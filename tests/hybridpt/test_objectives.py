@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import importlib
+import pkgutil
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
+import hybridpt.objectives
 from hybridpt.batch import Batch, View
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ByteEncoder, TimmEncoder
@@ -175,16 +178,60 @@ def test_the_protocol_carries_self_distillation() -> None:
     optimizer.step()
     for _, objective in model.each():
         objective.after_step(model.encoders)
-    moved = [not torch.equal(a, b) for a, b in zip(teacher.parameters(), model.objectives["dino"].teacher.parameters(), strict=True)]
+    moved = [
+        not torch.equal(a, b) for a, b in zip(teacher.parameters(), model.objectives["dino"].teacher.parameters(), strict=True)
+    ]
     assert any(moved)
     assert any("dino.teacher" in name for name in model.state_dict())
+
+
+def shipped() -> list[type[Objective]]:
+    """Every objective in the folder, so that a new one is tested without being registered."""
+    modules = [
+        importlib.import_module(m.name) for m in pkgutil.iter_modules(hybridpt.objectives.__path__, "hybridpt.objectives.")
+    ]
+    found = {v for m in modules for v in vars(m).values() if isinstance(v, type) and issubclass(v, Objective)}
+    return sorted(found - {Objective}, key=lambda c: c.__name__)
+
+
+@pytest.mark.parametrize("cls", shipped())
+def test_every_objective_keeps_the_protocol(cls: type[Objective]) -> None:
+    model = make_model(tried=cls())
+    batch = make_batch()
+    losses = model.losses(batch)
+    assert losses["loss"].shape == ()
+    assert len(losses) >= 2
+    losses["loss"].backward()
+    gradients = [p.grad for p in model.encoders.image.parameters() if p.grad is not None]
+    assert gradients
+    assert all(torch.isfinite(g).all() for g in gradients)
+    assert any((g != 0).any() for g in gradients)
+    for scores in model.eval().scores(batch).values():
+        assert scores.shape == (8, len(FINDINGS))
+        assert ((scores >= 0) & (scores <= 1)).all()
+    copy_of = make_model(tried=cls())
+    copy_of.load_state_dict(model.state_dict())
+    torch.testing.assert_close(copy_of.eval().scores(batch), model.scores(batch))
+
+
+def test_nothing_known_gives_no_gradient() -> None:
+    model = make_model(supervised=Supervised(dim=16), clip=Clip(dim=16))
+    batch = make_batch()
+    batch["looked"], batch["has_text"] = torch.zeros_like(batch["looked"]), torch.zeros_like(batch["has_text"])
+    model.losses(batch)["loss"].backward()
+    assert all((p.grad == 0).all() for p in model.parameters() if p.grad is not None)
 
 
 def test_norms_biases_temperatures_and_prototypes_do_not_decay() -> None:
     model = make_model(supervised=Supervised(dim=16), clip=Clip(dim=16))
     undecayed = model._undecayed()
     named = dict(model.named_parameters())
-    for name in ("objectives.supervised.prototypes", "objectives.supervised.bias", "objectives.clip.log_scale", "encoders.text.embedding.weight"):
+    for name in (
+        "objectives.supervised.prototypes",
+        "objectives.supervised.bias",
+        "objectives.clip.log_scale",
+        "encoders.text.embedding.weight",
+    ):
         assert id(named[name]) in undecayed
     assert id(named["objectives.clip.text_projection.linear.weight"]) not in undecayed
     assert id(named["encoders.image.model.bn1.weight"]) in undecayed

@@ -165,7 +165,7 @@ def test_no_file_but_manifest_and_reports_holds_text_of_a_note(prepared: Prepare
 @pytest.mark.slow
 def test_the_whole_command_gives_a_table_and_refuses_to_run_over_it(shared: Path, prepared: Prepared, tmp_path: Path) -> None:
     output = tmp_path / "run"
-    words = ["--root", str(shared / "data" / "real-cxr"), "--output", str(output), "--epochs", "1", "--limit", "80"]
+    words = ["--root", str(shared / "data" / "real-cxr"), "--output", str(output), "--epochs", "1", "--limit", "60"]
     first = subprocess.run([sys.executable, str(SCRIPT), *words], cwd=ROOT, capture_output=True, text=True, check=False)
     assert first.returncode == 0, first.stderr[-2000:]
     for command in ("labelers run", "hybridpt fit", "hybridpt test"):
