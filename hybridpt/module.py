@@ -20,6 +20,7 @@ from hybridpt.data.transforms import standard
 from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.noise import log_channels
 from hybridpt.objectives import Encoders, Objective, Step
+from labelers.channel import ChannelSet
 from labelers.errors import UsageError
 
 __all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "HybridModule"]
@@ -95,6 +96,19 @@ class HybridModule(LightningModule):
             for _, objective in self.each():
                 objective.check(sources)
             self.build(sources)
+
+    def on_fit_start(self) -> None:
+        """Refuse channels given by hand that a resumed checkpoint overrides.
+
+        Raises:
+            UsageError: As described.
+        """
+        given: ChannelSet | None = self.trainer.datamodule.channel_set  # type: ignore[attr-defined]
+        if given is None or self.sources is None:
+            return
+        wanted = log_channels(given, self.sources.labelers, self.sources.datasets, self.sources.findings).to(self.device)
+        if not torch.allclose(wanted, cast(Tensor, self.log_channel), atol=1e-6):
+            raise UsageError("the channels given are not those that the checkpoint was trained with; give those, or start a new run")
 
     @property
     def llr(self) -> Tensor:

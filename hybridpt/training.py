@@ -121,12 +121,8 @@ class HybridCLI(LightningCLI):
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:
-        """Metrics.csv always; wandb unless it is switched off or the user configured loggers."""
-        metrics = self.output / "metrics.csv"
-        if metrics.exists():  # the logger deletes what it finds, and a resumed run would lose its first epochs
-            number = 1 + len(list(self.output.glob("metrics_*.csv")))
-            metrics.rename(self.output / f"metrics_{number}.csv")
-        loggers: list[Logger] = [CSVLogger(self.output, name="", version="")]
+        """metrics.csv always; wandb unless it is switched off or the user configured loggers."""
+        loggers: list[Logger] = [CSVLogger(self.output, name="" if self.subcommand == "fit" else self.subcommand, version="")]
         if isinstance(configured, list | Logger):
             return [*loggers, *(configured if isinstance(configured, list) else [configured])]
         mode = self._get(self.config, "wandb.mode")
@@ -135,9 +131,12 @@ class HybridCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        """On resuming, take the findings from the checkpoint, and refuse options that it would override."""
+        """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far."""
         if self._get(self.config, "ckpt_path") is not None:
             self._restore(())
+        metrics = self.output / "metrics.csv"
+        if metrics.exists():  # the logger deletes what it finds
+            metrics.rename(self.output / f"metrics_{1 + len(list(self.output.glob('metrics_*.csv')))}.csv")
 
     def before_validate(self) -> None:
         """Take the findings from the checkpoint."""

@@ -39,6 +39,7 @@ class _Pose:
     contrast: float
     brightness: float
     noise: float
+    bubble: float
     portable: bool
 
 
@@ -80,8 +81,8 @@ def draw(case: Case, picture: int, size: int, seed: int) -> tuple[NDArray[np.uin
     aerated = lungs.field * (1 - 0.80 * middle) * (1 - 0.93 * fluid)
     tissue = aerated * (1 - air)
     grey = _soft_tissue(case, pose, lungs, middle)
-    grey -= aerated * (0.46 - 0.10 * case.patient.habitus) * np.sqrt(np.clip(1.12 - lungs.radius**2, 0.12, 1))
-    grey += tissue * (0.05 + _texture(rng, size)) + 0.26 * tissue * _vessels(case, pose, size, seed)
+    grey -= aerated * (0.50 - 0.10 * case.patient.habitus) * np.sqrt(np.clip(1.12 - lungs.radius**2, 0.12, 1))
+    grey += tissue * (0.05 + _texture(rng, size)) + 0.21 * tissue * _vessels(case, pose, size, seed)
     grey -= 0.05 * air * aerated
     grey += 0.16 * line * aerated + nodule
     grey += _bones(case, pose, lungs, middle, rng)
@@ -122,6 +123,7 @@ def _draw_pose(case: Case, picture: int, rng: np.random.Generator) -> _Pose:
         contrast=contrast * float(np.exp(rng.normal(0, 0.06))),
         brightness=float(rng.normal(0, 0.025)),
         noise=float(rng.uniform(0.008, 0.026)),
+        bubble=float(rng.uniform(-0.6, 1)),
         portable=portable,
     )
 
@@ -254,15 +256,15 @@ def _soft_tissue(case: Case, pose: _Pose, lungs: _Lungs, middle: Array) -> Array
     slope = np.clip((side - np.float32(0.20)) * np.float32(1.35), 0, 1)
     inside = trunk * _ramp(y - np.float32(patient.apex - 0.26) - np.float32(0.30) * slope * slope * (3 - 2 * slope), 0.06)
     grey = np.float32(0.50) + np.float32(0.16) / (1 + (x * np.float32(2.6)) ** 2)
-    grey += np.float32(0.13) * _ramp(y - lungs.diaphragm, 0.10) + np.float32(0.11) * middle * lungs.field
+    grey += np.float32(0.13) * _ramp(y - lungs.diaphragm - 0.05, 0.16) + np.float32(0.11) * middle * _ramp(lungs.diaphragm - y, 0.06)
     grey += np.float32(0.08 * (patient.habitus - 0.4))
     if patient.sex == "F":
         full = 0.05 + 0.07 * patient.habitus
         for sign in (-1, 1):
             breast = _blob(x, y, (sign * 0.40, pose.base - 0.10), (0.27 + 0.06 * patient.habitus, 0.24))
             grey += np.float32(full) * np.minimum(2 * breast, 1)
-    bubble = _blob(x, y, (0.36, pose.base + 0.19), (0.13, 0.075))
-    grey -= np.float32(0.16) * bubble * (y > lungs.diaphragm + 0.03)
+    bubble = _blob(x, y, (0.36, pose.base + 0.17), (0.15, 0.07 + 0.05 * pose.bubble))
+    grey -= np.float32(0.20 * max(pose.bubble, 0)) * bubble * _ramp(y - lungs.diaphragm - 0.04, 0.04)
     return np.asarray(grey * inside, np.float32)
 
 
@@ -273,14 +275,14 @@ def _bones(case: Case, pose: _Pose, lungs: _Lungs, middle: Array, rng: np.random
     out = side / half
     spacing, offset, front = rng.uniform(0.125, 0.145), rng.random(), rng.random()
     cage = _ramp((np.float32(1.05) - lungs.radius) * (0.5 * half), 0.05) * (1 - np.float32(0.65) * middle)
-    cage *= np.clip(1.6 - (y - np.float32(pose.base)) * 4, 0.15, 1)
+    cage *= np.clip(1.3 - (y - np.float32(pose.base)) * 6, 0.10, 1)
     cube = out * out * out
     back = _bands(y + np.float32(0.13) * out - np.float32(0.34) * cube, spacing, offset, 0.030)
     fore = _bands(y + np.float32(0.50) * out, spacing * 1.12, front, 0.028) * np.clip(out * 4 - 1.6, 0, 1)
-    grey = cage * (np.float32(0.085) * back + np.float32(0.055) * fore * (y > np.float32(apex + 0.22)))
+    grey = cage * (np.float32(0.115) * back + np.float32(0.070) * fore * (y > np.float32(apex + 0.22)))
     spine = _ramp(np.float32(0.075) - np.abs(x - np.float32(pose.midline)), 0.03)
     discs = np.abs(np.mod(y * np.float32(8.5), 1) - np.float32(0.5))
-    grey += spine * (np.float32(0.035) + np.float32(0.06) * np.clip(discs * 5, 0, 1))
+    grey += spine * (np.float32(0.02) + np.float32(0.035) * np.clip(discs * 5, 0, 1))
     trachea = _ramp(np.float32(0.036) - np.abs(x - np.float32(pose.midline)), 0.03)
     grey -= np.float32(0.10) * trachea * np.clip((np.float32(apex + 0.42) - y) * 8, 0, 1)
     collar = apex + (0.10 if pose.portable else 0.16)
@@ -289,7 +291,7 @@ def _bones(case: Case, pose: _Pose, lungs: _Lungs, middle: Array, rng: np.random
     blade = float(half) + (0.03 if pose.portable else 0.10)
     lean = (y + np.float32(0.35)) * np.float32(0.25)
     grey += np.float32(0.07) * np.minimum(2 * _blob(side + lean, y, (blade, -0.36), (0.13, 0.30)), 1)
-    grey += np.float32(0.16) * np.minimum(2 * _blob(side, y, (1.0, -0.60), (0.15, 0.15)), 1)
+    grey += np.float32(0.09) * np.minimum(2 * _blob(side, y, (1.02, -0.62), (0.17, 0.17)), 1)
     return np.asarray(grey * np.float32(1.12 - 0.004 * case.age), np.float32)
 
 
@@ -306,11 +308,11 @@ def _vessels(case: Case, pose: _Pose, size: int, seed: int) -> Array:
     hilum = case.patient.apex + 0.50 * (pose.base - case.patient.apex)
     canvas = Image.new("L", (2 * size, 2 * size))
     pen: Any = ImageDraw.Draw(canvas)
-    main = 8
+    main = 7
     sign = np.repeat([-1.0, 1.0], main)
-    angle = np.tile(np.linspace(-1.35, 1.35, main), 2) + rng.normal(0, 0.12, 2 * main)
+    angle = np.tile(np.linspace(-1.25, 1.35, main), 2) + rng.normal(0, 0.15, 2 * main)
     start = np.stack([sign * 0.15, np.full(2 * main, hilum) + 0.03 * sign], axis=1)
-    length, width, bright = 0.17, 0.026, 235
+    length, width, bright = 0.16, 0.030, 200
     for _ in range(4):
         step = length * rng.uniform(0.7, 1.3, len(angle))
         end = start + np.stack([sign * np.cos(angle) * step, np.sin(angle) * step], axis=1)
@@ -320,7 +322,7 @@ def _vessels(case: Case, pose: _Pose, size: int, seed: int) -> Array:
         fork = rng.uniform(0.12, 0.55, len(angle))
         angle = np.concatenate([angle + fork, angle - fork])
         start, sign = np.concatenate([end, end]), np.concatenate([sign, sign])
-        length, width, bright = length * 0.80, width * 0.62, bright - 45
+        length, width, bright = length * 0.82, width * 0.60, bright - 45
     return np.asarray(canvas.reduce(2), np.float32) * np.float32(1 / 255)
 
 

@@ -19,8 +19,8 @@ from hybridpt.data.labels import JoinedLabels, join_gold, join_labels, read_tabl
 from hybridpt.data.manifest import read_manifest
 from hybridpt.data.sources import Sources, keyed_hash
 from hybridpt.data.text import contrastive_text
-from labelers.channel import read_channels
-from labelers.errors import InputError
+from labelers.channel import ChannelSet, read_channels
+from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path, read_gold
 
 __all__ = ["HybridDataModule"]
@@ -73,6 +73,7 @@ class HybridDataModule(LightningDataModule):
         self.sources: Sources
         self.rows: pd.DataFrame
         self.gold_used = False
+        self.channel_set: ChannelSet | None = None
         self._failed: dict[int, str] = {}
 
     def setup(self, stage: str) -> None:
@@ -80,6 +81,7 @@ class HybridDataModule(LightningDataModule):
         model: Any = getattr(self.trainer, "lightning_module", None)
         known: Sources | None = getattr(model, "sources", None)
         self.rows = read_manifest(self.manifest)
+        self.channel_set = None if self.channels is None else read_channels(self.channels)
         joined = self._join(known)
         train = (self.rows["split"] == "train").to_numpy()
         if stage == "fit":
@@ -105,6 +107,11 @@ class HybridDataModule(LightningDataModule):
         if known is not None:
             _check_same("findings", findings, known.findings)
             findings = list(known.findings)
+            if self.image_size != known.image_size:
+                raise UsageError(
+                    f"the checkpoint was trained on images of {known.image_size} pixels, {self.image_size} were asked for; "
+                    f"give --data.image_size {known.image_size}"
+                )
         joined = join_labels(tables, self.rows, findings)
         if known is None:
             return joined
@@ -125,10 +132,10 @@ class HybridDataModule(LightningDataModule):
             raise InputError(f"{self.manifest}: neither labels nor reports to train on; give --data.labels or a column 'report'")
 
     def _sources(self, joined: JoinedLabels, train: np.ndarray[Any, Any]) -> Sources:
-        channels = None if self.channels is None else read_channels(self.channels)
         prevalence = joined.positive_share(train)
-        if channels is not None:
-            prevalence = tuple(channels.prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True))
+        if self.channel_set is not None:
+            prior = self.channel_set.prior
+            prevalence = tuple(prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True))
         key = secrets.token_hex(16)
         return Sources(
             findings=joined.findings,
@@ -138,7 +145,7 @@ class HybridDataModule(LightningDataModule):
             image_size=self.image_size,
             patients=keyed_hash(self.rows["patient_id"][train].unique(), key),
             patient_key=key,
-            channels=channels,
+            channels=self.channel_set,
         )
 
     def _refuse_training_patients(self, stage: str) -> None:

@@ -33,4 +33,5 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             f"{path}: cannot be written ({error.strerror or type(error).__name__}); nothing was left behind"
         ) from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # already in place, or never made
+            temporary.unlink()

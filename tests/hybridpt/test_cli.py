@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -69,7 +70,7 @@ def test_validate_reads_what_the_fit_logged(
 ) -> None:
     assert run("validate", "--config", config, "--ckpt_path", fitted / "best.ckpt", "--trainer.default_root_dir", tmp_path) == 0
     best = pd.read_csv(fitted / "metrics.csv")["val/criterion"].min()
-    again = pd.read_csv(tmp_path / "metrics.csv")["val/criterion"].iloc[0]
+    again = pd.read_csv(tmp_path / "validate" / "metrics.csv")["val/criterion"].iloc[0]
     assert again == pytest.approx(best, rel=1e-4)
 
 
@@ -114,6 +115,26 @@ class StopAfterOne(__import__("lightning").Callback):  # type: ignore[misc]
 def test_resuming_with_another_model_is_refused(config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("fit", "--config", config, "--ckpt_path", fitted / "last.ckpt", "--model.lr", "0.1") == 2
     assert "trained with another model: lr differs" in error_of(capsys)
+
+
+def test_resuming_with_other_channels_is_refused(
+    labeled: Tiny, config: Path, fitted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other.json"
+    body = json.loads((labeled.root / "channels.json").read_text(encoding="utf-8"))
+    for by_finding in body["channels"]["context"].values():
+        for channel in by_finding.values():
+            channel["matrix"] = [[0.1, 0.7, 0.1, 0.1], [0.7, 0.1, 0.1, 0.1]]
+    other.write_text(json.dumps(body), encoding="utf-8")
+    arguments = ["--ckpt_path", fitted / "last.ckpt", "--data.channels", other, "--trainer.max_epochs", 3]
+    assert run("fit", "--config", config, *arguments) == 2
+    assert "not those that the checkpoint was trained with" in error_of(capsys)
+
+
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_another_image_size_is_refused(config: Path, fitted: Path, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(command, "--config", config, "--ckpt_path", fitted / "last.ckpt", "--data.image_size", 48) == 2
+    assert "give --data.image_size 32" in error_of(capsys)
 
 
 def test_another_run_is_not_written_over(config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:

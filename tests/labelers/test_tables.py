@@ -43,14 +43,16 @@ def make(ids: list[str], seed: int = 0) -> LabelTable:
     state[-1:] = X
     probability = np.where(state == X, 0.1, generator.random(shape)).astype(np.float32)
     uncertainty = np.where(state == P, 1.0, binary_entropy(probability)).astype(np.float32)
-    cell = np.sort(generator.choice(np.flatnonzero(state.ravel() != X), len(ids)))
-    start = generator.integers(0, 500, len(ids)).astype(np.int32)
+    mentioned = np.flatnonzero(state.ravel() != X)
+    count = len(ids) if len(mentioned) else 0
+    cell = np.sort(generator.choice(mentioned, count)) if count else mentioned
+    start = generator.integers(0, 500, count).astype(np.int32)
     places = Evidence(
         cell=cell,
         start=start,
         end=start + 4,
         state=state.ravel()[cell],
-        cue=generator.integers(0, len(CUES), len(ids)).astype(np.int32),
+        cue=generator.integers(0, len(CUES), count).astype(np.int32),
         cues=CUES,
     )
     return LabelTable(np.array(ids, object), VOCABULARY, state, probability, uncertainty, "me", "7", places)
