@@ -7,8 +7,10 @@ import re
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+import lightning.pytorch
+from jsonargparse import ActionConfigFile
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -27,6 +29,12 @@ NOISE = ("Experiment logs directory", "Checkpoint directory", "Be aware that whe
 """Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup")
 """Options of the model that change nothing once it is trained."""
+
+
+class _Parser(LightningArgumentParser):
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Say what is wrong in one line, without the list of all options."""
+        raise UsageError(" ".join(message.split()).rstrip("."))
 
 
 class HybridCLI(LightningCLI):
@@ -48,8 +56,16 @@ class HybridCLI(LightningCLI):
             seed_everything_default=1,
             trainer_defaults={"max_epochs": 10, "use_distributed_sampler": False},
             save_config_kwargs={"overwrite": True},
+            auto_configure_optimizers=False,
             args=args,
         )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """Make a parser whose errors are one line."""
+        kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
+        parser = _Parser(**kwargs)
+        parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file with options; may be given several times")
+        return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the options of wandb."""
@@ -88,7 +104,7 @@ class HybridCLI(LightningCLI):
         configs = self._get(self.config, "config") or []
         base = Path("runs") / (Path(str(configs[0])).stem if configs else "run")
         number, folder = 1, base
-        while folder.exists() and any(folder.iterdir()):
+        while any(folder.glob("*.ckpt")) or (folder / "metrics.csv").exists():
             number += 1
             folder = base.with_name(f"{base.name}-{number}")
         return folder

@@ -242,7 +242,6 @@ def channel_information(matrix: NDArray[np.float64], prior: float) -> float:
         A number in [0, 1]: 0 for a state that tells nothing, the entropy of the prior for a perfect labeler.
     """
     joint = np.array([1 - prior, prior])[:, None] * matrix
-    outer = joint.sum(axis=1, keepdims=True) * joint.sum(axis=0, keepdims=True)
     with np.errstate(divide="ignore", invalid="ignore"):
-        terms = np.where(joint > 0, joint * np.log2(joint / outer), 0.0)
+        terms = np.where(joint > 0, joint * (np.log2(matrix) - np.log2(joint.sum(axis=0))), 0.0)
     return float(terms.sum())

@@ -41,8 +41,8 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     names = sorted(known)
     near = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}? " if near else ""
-    shown = ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
-    return UsageError(f"unknown {kind} '{name}': {hint}known: {shown or 'none'}")
+    shown = f"known: {', '.join(names) or 'none'}" if len(names) <= SHOWN else f"{len(names)} are known"
+    return UsageError(f"unknown {kind} '{name}': {hint}{shown}")
 
 
 def shown_columns(names: Sequence[str]) -> str:

@@ -10,7 +10,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["FINDINGS", "HOSPITALS", "SEVERITIES", "Case", "Lesion", "Nodule", "Patient", "draw_case", "draw_patients", "generator"]
+__all__ = [
+    "FINDINGS",
+    "HOSPITALS",
+    "SEVERITIES",
+    "Case",
+    "Lesion",
+    "Nodule",
+    "Patient",
+    "draw_case",
+    "draw_patients",
+    "generator",
+]
 
 FINDINGS = ("Cardiomegaly", "Pleural Effusion", "Pneumothorax", "Nodule")
 HOSPITALS = ("north", "south")

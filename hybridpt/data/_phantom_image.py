@@ -85,7 +85,7 @@ def draw(case: Case, picture: int, size: int, seed: int) -> tuple[NDArray[np.uin
     grey += tissue * (0.05 + _texture(rng, size)) + 0.21 * tissue * _vessels(case, pose, size, seed)
     grey -= 0.05 * air * aerated
     grey += 0.16 * line * aerated + nodule
-    grey += _bones(case, pose, lungs, middle, rng)
+    grey += _bones(case, pose, lungs, np.maximum(middle, fluid), rng)
     masks = {"lungs": lungs.field > 0.5, "heart": (heart > 0.5) & (y < lungs.diaphragm + 0.05)}
     soft = {"Pleural Effusion": fluid * lungs.field, "Pneumothorax": air * lungs.field, "Nodule": nodule}
     for lesion in case.lesions:
@@ -100,7 +100,7 @@ def _mask(soft: Array) -> NDArray[np.bool_]:
 
 def _ramp(distance: Array, edge: float = _EDGE) -> Array:
     """Turn a signed distance (positive inside, body units) into a soft shape."""
-    return np.clip(np.float32(0.5) + distance * np.float32(1 / edge), 0, 1)
+    return np.asarray(np.clip(np.float32(0.5) + distance * np.float32(1 / edge), 0, 1), np.float32)
 
 
 def _blob(x: Array, y: Array, centre: tuple[float, float], radii: tuple[float, float]) -> Array:
@@ -168,8 +168,9 @@ def _lungs(case: Case, pose: _Pose, x: Array, y: Array) -> _Lungs:
     radius = _outline(case, pose, side, y)
     lower_left = np.where(x > 0, np.float32(0.045), np.float32(0))
     bend = side / half - np.float32(0.45)
-    diaphragm = np.float32(pose.base) + lower_left + np.float32(0.34) * bend * bend + np.float32(0.5) * np.maximum(bend, 0) ** 3
-    field = _ramp((1 - radius) * (0.5 * half)) * _ramp(diaphragm - y)
+    dome = np.float32(0.34) * bend * bend + np.float32(0.5) * np.maximum(bend, 0) ** 3
+    diaphragm = np.asarray(np.float32(pose.base) + lower_left + dome, np.float32)
+    field = _ramp((1 - radius) * np.float32(0.5 * half)) * _ramp(diaphragm - y)
     return _Lungs(x, y, side, radius, diaphragm, field)
 
 
@@ -194,7 +195,7 @@ def _mediastinum(case: Case, pose: _Pose, x: Array, y: Array) -> Array:
     knob = 0.075 + 0.0006 * age
     arch = _blob(x, y, (pose.midline + 0.105, apex + 0.36 * height), (knob, knob))
     trunk = _blob(x, y, (pose.midline + 0.11, apex + 0.50 * height), (0.09, 0.11))
-    return np.maximum(vessels, np.minimum(3 * np.maximum(arch, trunk), 1))
+    return np.asarray(np.maximum(vessels, np.minimum(3 * np.maximum(arch, trunk), 1)))
 
 
 def _fluid(case: Case, lungs: _Lungs) -> Array:
@@ -256,7 +257,8 @@ def _soft_tissue(case: Case, pose: _Pose, lungs: _Lungs, middle: Array) -> Array
     slope = np.clip((side - np.float32(0.20)) * np.float32(1.35), 0, 1)
     inside = trunk * _ramp(y - np.float32(patient.apex - 0.26) - np.float32(0.30) * slope * slope * (3 - 2 * slope), 0.06)
     grey = np.float32(0.50) + np.float32(0.16) / (1 + (x * np.float32(2.6)) ** 2)
-    grey += np.float32(0.13) * _ramp(y - lungs.diaphragm - 0.05, 0.16) + np.float32(0.11) * middle * _ramp(lungs.diaphragm - y, 0.06)
+    grey += np.float32(0.13) * _ramp(y - lungs.diaphragm - 0.05, 0.16)
+    grey += np.float32(0.11) * middle * _ramp(lungs.diaphragm - y, 0.06)
     grey += np.float32(0.08 * (patient.habitus - 0.4))
     if patient.sex == "F":
         full = 0.05 + 0.07 * patient.habitus
@@ -268,13 +270,13 @@ def _soft_tissue(case: Case, pose: _Pose, lungs: _Lungs, middle: Array) -> Array
     return np.asarray(grey * inside, np.float32)
 
 
-def _bones(case: Case, pose: _Pose, lungs: _Lungs, middle: Array, rng: np.random.Generator) -> Array:
-    """What ribs, spine, clavicles, shoulder blades and shoulders add; all fade with age."""
+def _bones(case: Case, pose: _Pose, lungs: _Lungs, dense: Array, rng: np.random.Generator) -> Array:
+    """What ribs, spine, clavicles, shoulder blades and shoulders add; all fade with age, ribs also in dense tissue."""
     x, y, side, half = lungs.x, lungs.y, lungs.side, np.float32(case.patient.half_width)
     apex = case.patient.apex
     out = side / half
     spacing, offset, front = rng.uniform(0.125, 0.145), rng.random(), rng.random()
-    cage = _ramp((np.float32(1.05) - lungs.radius) * (0.5 * half), 0.05) * (1 - np.float32(0.65) * middle)
+    cage = _ramp((np.float32(1.05) - lungs.radius) * (0.5 * half), 0.05) * (1 - np.float32(0.65) * dense)
     cage *= np.clip(1.3 - (y - np.float32(pose.base)) * 6, 0.10, 1)
     cube = out * out * out
     back = _bands(y + np.float32(0.13) * out - np.float32(0.34) * cube, spacing, offset, 0.030)

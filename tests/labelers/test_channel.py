@@ -247,7 +247,7 @@ def test_broken_channels_are_refused(written: tuple[ChannelSet, Path], case: str
 
 
 def test_no_channels_file(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="cannot be read.*labelers noise"):
+    with pytest.raises(InputError, match=r"cannot be read.*labelers noise"):
         read_channels(tmp_path / "absent.json")
     for content in (b"not JSON", b"\xff\xfe"):
         (tmp_path / "broken.json").write_bytes(content)

@@ -61,9 +61,7 @@ def test_log_loss_against_scikit_learn(data: Rows) -> None:
 def slow_ece(truth: NDArray[np.int64], probability: NDArray[np.float64], weight: NDArray[np.float64], bins: int) -> float:
     total = 0.0
     for b in range(bins):
-        inside = [
-            i for i, p in enumerate(probability) if b / bins <= p < (b + 1) / bins or (b == bins - 1 and p == 1.0)
-        ]
+        inside = [i for i, p in enumerate(probability) if b / bins <= p < (b + 1) / bins or (b == bins - 1 and p == 1.0)]
         mass = sum(weight[i] for i in inside)
         if mass:
             observed = sum(weight[i] * truth[i] for i in inside) / mass

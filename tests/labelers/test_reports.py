@@ -182,7 +182,10 @@ def parquet(**columns: object) -> Callable[[Path], Path]:
 
 M = MARKER.encode()
 BROKEN: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
-    "no text column": (csv_file(b"id,body,age\na," + M + b",3\n"), ("text, report, report_text", "id, body, age", "--text-column")),
+    "no text column": (
+        csv_file(b"id,body,age\na," + M + b",3\n"),
+        ("text, report, report_text", "id, body, age", "--text-column"),
+    ),
     "no id column": (csv_file(b"key,text\na," + M + b"\n"), ("report_id, study_id, id", "key, text", "--id-column")),
     "no header": (csv_file(b"1234," + M + b" shows no effusion.\n"), ("expected a text column", "header missing")),
     "no header, ids alike": (csv_file(M + b"." + b"," + M + b".\n"), ("two columns", "rename")),

@@ -332,7 +332,10 @@ BROKEN_PARQUET: dict[str, tuple[Callable[[pa.Table], pa.Table], str]] = {
     "metadata no object": (lambda data: data.replace_schema_metadata({b"hybridpt": b"[]"}), "the metadata are broken"),
     "parents no list": (with_metadata(lambda m: m.update(parents=3)), "the metadata are broken"),
     "other version": (with_metadata(lambda m: m.update(schema_version=2)), "expected schema version 1"),
-    "vocabulary broken": (with_metadata(lambda m: m.update(vocabulary={"name": "x"})), "the vocabulary in the metadata is broken"),
+    "vocabulary broken": (
+        with_metadata(lambda m: m.update(vocabulary={"name": "x"})),
+        "the vocabulary in the metadata is broken",
+    ),
     "vocabulary without the parent": (
         with_metadata(lambda m: m["vocabulary"]["findings"].pop(1)),
         "the vocabulary in the metadata is broken",
