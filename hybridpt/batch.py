@@ -42,6 +42,7 @@ class Batch(TypedDict):
         truth: Gold, 1 present, 0 absent, nan not judged, (B, K) float32; all nan unless the run was given gold.
         dataset: Index of the data set among the model's, the number of those for one it does not know, (B,) int64.
         study: Number of the study; images of one study share it, (B,) int64.
+        words: Number of the distinct report text; images whose reports say the same share it, (B,) int64.
         row: Row of the image in the manifest, (B,) int64.
     """
 
@@ -56,4 +57,5 @@ class Batch(TypedDict):
     truth: Tensor
     dataset: Tensor
     study: Tensor
+    words: Tensor
     row: Tensor

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from labelers.errors import unknown_name
 
 __all__ = ["main"]
 
+LISTS = ("--data.labels", "--data.findings")
 LIGHTNING = ("fit", "validate", "test", "predict")
 USAGE = """usage: hybridpt COMMAND ...
 
@@ -48,7 +50,25 @@ def _lightning(arguments: list[str]) -> None:
     from hybridpt.training import HybridCLI
 
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    HybridCLI(args=arguments)
+    HybridCLI(args=_lists(arguments))
+
+
+def _lists(arguments: list[str]) -> list[str]:
+    """Turn ``--data.labels A B`` into ``--data.labels ["A", "B"]``, the form that jsonargparse reads."""
+    out: list[str] = []
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        option, equals, value = argument.partition("=")
+        if option not in LISTS:
+            out.append(argument)
+            continue
+        values = [value] if equals else []
+        while not equals and rest and not rest[0].startswith("--"):
+            values.append(rest.pop(0))
+        single = len(values) == 1 and (values[0].startswith("[") or values[0] in ("null", "None"))
+        out += [option, values[0] if single else json.dumps(values)]
+    return out
 
 
 def _data(arguments: list[str]) -> None:

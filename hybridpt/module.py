@@ -108,7 +108,9 @@ class HybridModule(LightningModule):
             return
         wanted = log_channels(given, self.sources.labelers, self.sources.datasets, self.sources.findings).to(self.device)
         if not torch.allclose(wanted, cast(Tensor, self.log_channel), atol=1e-6):
-            raise UsageError("the channels given are not those that the checkpoint was trained with; give those, or start a new run")
+            raise UsageError(
+                "the channels given are not those that the checkpoint was trained with; give those, or start a new run"
+            )
 
     @property
     def llr(self) -> Tensor:

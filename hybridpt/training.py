@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import lightning.pytorch
-from jsonargparse import ActionConfigFile
+from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 from lightning import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -25,7 +25,12 @@ from labelers.errors import InputError, UsageError
 
 __all__ = ["HybridCLI"]
 
-NOISE = ("Experiment logs directory", "Checkpoint directory", "Be aware that when using `ckpt_path`", "`isinstance(treespec, LeafSpec)`")
+NOISE = (
+    "Experiment logs directory",
+    "Checkpoint directory",
+    "Be aware that when using `ckpt_path`",
+    "`isinstance(treespec, LeafSpec)`",
+)
 """Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup")
 """Options of the model that change nothing once it is trained."""

@@ -175,7 +175,8 @@ def _no_finding(state: NDArray[np.int8], probability: NDArray[np.float64], read:
 
 def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> Evidence:
     cell = places.row * shape[1] + places.finding
-    order = np.lexsort((places.cue, places.end, places.start, cell))
+    keys = np.stack([cell, places.start, places.end, places.cue, places.state])
+    order = np.unique(keys, axis=1, return_index=True)[1]  # two children of one parent may bring it the same place
     used, codes = np.unique(places.cue, return_inverse=True)
     return Evidence(
         cell=cell[order],
@@ -184,4 +185,5 @@ def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> 
         state=places.state[order],
         cue=codes[order].astype(np.int32),
         cues=tuple(cues[c] for c in used),
+        probability=places.probability[order].astype(np.float32),
     )

@@ -168,7 +168,7 @@ def _lungs(case: Case, pose: _Pose, x: Array, y: Array) -> _Lungs:
     radius = _outline(case, pose, side, y)
     lower_left = np.where(x > 0, np.float32(0.045), np.float32(0))
     bend = side / half - np.float32(0.45)
-    dome = np.float32(0.34) * bend * bend + np.float32(0.5) * np.maximum(bend, 0) ** 3
+    dome = bend * bend * (np.float32(0.34) + np.float32(0.5) * np.maximum(bend, 0))
     diaphragm = np.asarray(np.float32(pose.base) + lower_left + dome, np.float32)
     field = _ramp((1 - radius) * np.float32(0.5 * half)) * _ramp(diaphragm - y)
     return _Lungs(x, y, side, radius, diaphragm, field)
@@ -288,7 +288,8 @@ def _bones(case: Case, pose: _Pose, lungs: _Lungs, dense: Array, rng: np.random.
     trachea = _ramp(np.float32(0.036) - np.abs(x - np.float32(pose.midline)), 0.03)
     grey -= np.float32(0.10) * trachea * np.clip((np.float32(apex + 0.42) - y) * 8, 0, 1)
     collar = apex + (0.10 if pose.portable else 0.16)
-    clavicle = y - np.float32(collar) + np.float32(0.22) * side - np.float32(0.9) * (side - np.float32(0.45)) ** 3
+    bow = side - np.float32(0.45)
+    clavicle = y - np.float32(collar) + np.float32(0.22) * side - np.float32(0.9) * bow * bow * bow
     grey += np.float32(0.10) * _ramp(np.float32(0.026) - np.abs(clavicle), 0.02) * _ramp(side - np.float32(0.09)) * (side < 0.9)
     blade = float(half) + (0.03 if pose.portable else 0.10)
     lean = (y + np.float32(0.35)) * np.float32(0.25)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 
 from hybridpt.batch import Batch
 from hybridpt.data.dataset import Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
-from hybridpt.data.labels import JoinedLabels, join_gold, join_labels, read_tables, truth_of_states
+from hybridpt.data.labels import JoinedLabels, bind, join_gold, join_labels, read_tables, truth_of_states
 from hybridpt.data.manifest import read_manifest
 from hybridpt.data.sources import Sources, keyed_hash
 from hybridpt.data.text import contrastive_text
@@ -37,7 +37,8 @@ class HybridDataModule(LightningDataModule):
             view, age, sex and report.
         labels: Label tables; ``DATASET=PATH`` binds one to a data set.
         channels: CHANNELS.json of ``labelers noise``; needed by the label term ``channel``.
-        gold: CSV with a study id and a column a finding (1, 0 or empty); read by validate and test alone, never by fit.
+        gold: CSV with a study id and a column a finding (1, 0 or empty), also as ``DATASET=PATH``; read by validate and test alone,
+            never by fit.
         findings: Findings to keep; by default all that the tables know.
         image_size: Side of the image in pixels.
         batch_size: Images a batch and process.
@@ -92,7 +93,8 @@ class HybridDataModule(LightningDataModule):
         self.gold_used = self.gold is not None and stage in ("validate", "test")
         truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
         if self.gold is not None and self.gold_used:
-            truth = join_gold(read_gold(self.gold), self.rows, joined.findings)
+            dataset, path = bind(self.gold)
+            truth = join_gold(dataset, read_gold(path), self.rows, joined.findings)
         self._table = self._tabulate(joined, truth)
         self._tokenizer = getattr(model, "tokenizer", None)
         self._views = getattr(model, "views", ())
@@ -164,13 +166,15 @@ class HybridDataModule(LightningDataModule):
         datasets = {d: i for i, d in enumerate(self.sources.datasets)}
         studies = pd.factorize(pd.MultiIndex.from_frame(self.rows[["dataset", "study_id"]]))[0]
         reports = self.rows["report"] if "report" in self.rows else [""] * len(self.rows)
+        texts = np.array([contrastive_text(r) for r in reports], object)
         return Table(
             image=self.rows["image"].to_numpy(object),
-            text=np.array([contrastive_text(r) for r in reports], object),
+            text=texts,
             labels=joined,
             truth=truth,
             dataset=np.array([datasets.get(d, len(datasets)) for d in self.rows["dataset"]], np.int64),
             study=studies.astype(np.int64),
+            words=pd.factorize(texts)[0].astype(np.int64),
         )
 
     def _loader(self, split: str | None, train: bool = False) -> DataLoader[Sample]:

@@ -34,6 +34,7 @@ class Table:
         truth: Gold, (N, K) float32, nan where not judged.
         dataset: Index of the data set, (N,) int64.
         study: Number of the study, (N,) int64.
+        words: Number of the distinct text, (N,) int64.
     """
 
     image: NDArray[np.object_]
@@ -42,6 +43,7 @@ class Table:
     truth: NDArray[np.float32]
     dataset: NDArray[np.int64]
     study: NDArray[np.int64]
+    words: NDArray[np.int64]
 
 
 class Sample(NamedTuple):
@@ -164,5 +166,6 @@ class Collate:
             truth=torch.from_numpy(self.table.truth[rows]),
             dataset=torch.from_numpy(self.table.dataset[rows]),
             study=torch.from_numpy(self.table.study[rows]),
+            words=torch.from_numpy(self.table.words[rows]),
             row=torch.from_numpy(rows),
         )

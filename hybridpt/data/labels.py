@@ -14,7 +14,7 @@ from labelers.errors import InputError
 from labelers.io import Gold, read_table
 from labelers.types import NEGATIVE, POSITIVE, UNMENTIONED, LabelTable
 
-__all__ = ["JoinedLabels", "join_gold", "join_labels", "read_tables", "truth_of_states"]
+__all__ = ["JoinedLabels", "bind", "join_gold", "join_labels", "read_tables", "truth_of_states"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,17 +42,20 @@ class JoinedLabels:
         return tuple(float(p) for p in np.clip((positive + 0.5) / (looked + 1), 0.005, 0.995))
 
 
+def bind(path: str) -> tuple[str | None, str]:
+    """Take ``DATASET=PATH`` apart; a plain path, or one that exists as it is written, is bound to no data set."""
+    dataset, equals, file = path.partition("=")
+    return (dataset, file) if equals and not Path(path).exists() else (None, path)
+
+
 def read_tables(paths: Sequence[str]) -> list[tuple[str | None, LabelTable]]:
     """Read label tables; a path may be written ``DATASET=PATH`` to bind the table to one data set.
 
     Raises:
         InputError: As ``labelers.read_table``; or a fused table stands beside one that it was made of.
     """
-    tables: list[tuple[str | None, LabelTable]] = []
-    for path in paths:
-        dataset, equals, file = str(path).partition("=")
-        bound = bool(equals) and not Path(str(path)).exists()
-        tables.append((dataset if bound else None, read_table(file if bound else path)))
+    bound = [bind(path) for path in paths]
+    tables = [(dataset, read_table(path)) for dataset, path in bound]
     sources = {t.source for _, t in tables}
     for _, table in tables:
         both = sources & set(table.parents)
@@ -87,7 +90,7 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
     probability = np.zeros(shape, np.float32)
     looked = np.zeros(shape, bool)
     for dataset, table in tables:
-        rows, reports = _meet(dataset, table, manifest)
+        rows, reports = _meet(dataset, list(table.report_ids), f"the labels of '{table.source}'", manifest)
         s = labelers.index(table.source)
         shared = [(k, table.vocabulary.index(f)) for k, f in enumerate(findings) if f in table.vocabulary]
         for k, column in shared:
@@ -97,45 +100,55 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
     return JoinedLabels(tuple(findings), labelers, state, probability, looked)
 
 
-def _meet(dataset: str | None, table: LabelTable, manifest: pd.DataFrame) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the manifest rows that the table judges, and the table's row for each."""
-    report = {report_id: r for r, report_id in enumerate(table.report_ids)}
-    mine = manifest["study_id"].isin(report) & (True if dataset is None else manifest["dataset"] == dataset)
+def _meet(
+    dataset: str | None, ids: Sequence[str], what: str, manifest: pd.DataFrame
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the manifest rows whose study is among some ids, and the position of each one's id."""
+    position = {study: i for i, study in enumerate(ids)}
+    mine = manifest["study_id"].isin(position) & (True if dataset is None else manifest["dataset"] == dataset)
     rows = np.flatnonzero(mine.to_numpy())
     if not len(rows):
+        where = "" if dataset is None else f" of {dataset}"
         raise InputError(
-            f"the labels of '{table.source}' and the manifest share no study ({len(table)} reports against "
-            f"{manifest['study_id'].nunique()} studies{'' if dataset is None else f' of {dataset}'}); check that both use the same ids"
+            f"{what} and the manifest share no study ({len(ids)} ids against {manifest['study_id'].nunique()} studies{where}); "
+            "check that both use the same ids"
         )
     met = manifest.iloc[rows]
     if dataset is None and (met.groupby("study_id")["dataset"].nunique() > 1).any():
-        raise InputError(
-            f"the labels of '{table.source}' hold a study id that two data sets use; bind the table to one with DATASET=PATH"
-        )
-    return rows, np.array([report[i] for i in met["study_id"]], np.int64)
+        raise InputError(f"{what} hold a study id that two data sets use; bind the file to one of them with DATASET=PATH")
+    return rows, np.array([position[i] for i in met["study_id"]], np.int64)
 
 
-def join_gold(gold: Gold, manifest: pd.DataFrame, findings: Sequence[str]) -> NDArray[np.float32]:
+def join_gold(dataset: str | None, gold: Gold, manifest: pd.DataFrame, findings: Sequence[str]) -> NDArray[np.float32]:
     """Join gold to the images of a manifest: (N, K) float32, nan where not judged.
 
+    Args:
+        dataset: The data set that the gold is bound to, or None.
+        gold: What was judged.
+        manifest: Checked rows with ``dataset`` and ``study_id``.
+        findings: K names to keep, in order.
+
     Raises:
-        InputError: Gold and manifest share no study or no finding.
+        InputError: Gold and manifest share no study or no finding, or a study id belongs to two data sets.
     """
-    row = {report_id: r for r, report_id in enumerate(gold.report_ids)}
-    truth = np.full((len(manifest), len(findings)), np.nan, np.float32)
-    met = np.array([row.get(i, -1) for i in manifest["study_id"]], np.int64)
+    rows, judged = _meet(dataset, list(gold.report_ids), "the gold", manifest)
     shared = [(k, gold.findings.index(f)) for k, f in enumerate(findings) if f in gold.findings]
-    if not (met >= 0).any() or not shared:
-        raise InputError("the gold and the manifest share no study or no finding; check its ids and column names")
+    if not shared:
+        raise InputError(f"the gold judges none of the findings {', '.join(findings[:5])} ...; rename its columns")
+    truth = np.full((len(manifest), len(findings)), np.nan, np.float32)
     for k, column in shared:
-        truth[met >= 0, k] = gold.truth[met[met >= 0], column]
+        truth[rows, k] = gold.truth[judged, column]
     return truth
 
 
 def truth_of_states(state: NDArray[np.int8], looked: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Take what the first labeler asserts as truth: (N, S, K) to (N, K); uncertain and unmentioned are not known."""
-    first, seen = state[:, 0], looked[:, 0]
-    truth = np.full(first.shape, np.nan, np.float32)
-    truth[seen & (first == POSITIVE)] = 1
-    truth[seen & (first == NEGATIVE)] = 0
+    """Take what labelers assert as truth: (N, S, K) to (N, K); uncertain and unmentioned are not known.
+
+    Where several labelers judged a cell, the first of them counts.
+    """
+    truth = np.full((state.shape[0], state.shape[2]), np.nan, np.float32)
+    for s in reversed(range(state.shape[1])):
+        truth[looked[:, s]] = np.nan
+        truth[looked[:, s] & (state[:, s] == POSITIVE)] = 1
+        truth[looked[:, s] & (state[:, s] == NEGATIVE)] = 0
     return truth

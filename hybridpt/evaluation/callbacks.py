@@ -77,9 +77,7 @@ def _results(rows: NDArray[np.int64], scores: dict[str, NDArray[np.float32]], tr
     results = []
     for name, probability in scores.items():
         pooled = _mean_by(study, probability)
-        about = Row(
-            task=tasks[name] + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path)
-        )
+        about = Row(task=tasks[name] + against, dataset="", split=str(frame["split"][0]), checkpoint=str(trainer.ckpt_path))
         for chosen, mask in _parts(dataset):
             labels = pd.factorize(patient[mask])[0].astype(np.int64)
             results += classification_rows(

@@ -13,6 +13,8 @@ from labelers.metrics import average_precision, expected_calibration_error, log_
 __all__ = ["METRICS", "classification_rows"]
 
 RESAMPLES = 200
+DEFINED = 0.95
+"""Share of the resamples in which a metric must be defined for its interval to be given; with fewer, as for one positive, it would lie."""
 MACRO_METRICS = ("auprc", "auroc", "nll", "ece")
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], float]
@@ -51,20 +53,12 @@ def classification_rows(
         seed: Seed of the resampling.
 
     Returns:
-        One row a finding and metric with a 95 % percentile interval, then ``macro``, the mean over findings where the metric is
-        defined.
+        One row a finding and metric with a 95 % percentile interval (nan where too few resamples define the metric), then ``macro``,
+        the mean over the findings where the metric is defined.
     """
-    number = int(patient.max()) + 1 if len(patient) else 0
-    draws = (
-        np.random.default_rng(seed).multinomial(number, np.full(number, 1 / max(number, 1)), size=RESAMPLES)
-        if number
-        else np.empty((0, 0))
-    )
-    weights = (
-        np.concatenate([np.ones((1, len(patient))), draws[:, patient] if number else np.empty((0, 0))])
-        if number
-        else np.ones((1, 0))
-    )
+    judged = ~np.isnan(truth).all(axis=1)
+    truth, probability = truth[judged], probability[judged]
+    weights = _weights(np.unique(patient[judged], return_inverse=True)[1], seed)
     values = np.full((len(METRICS), len(weights), len(findings)), np.nan)
     for k in range(len(findings)):
         known = ~np.isnan(truth[:, k])
@@ -81,6 +75,16 @@ def classification_rows(
     return rows
 
 
+def _weights(patient: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
+    """How often each study counts: once, then by drawing as many patients as there are, with replacement; (1 + RESAMPLES, N)."""
+    number = int(patient.max()) + 1 if len(patient) else 0
+    whole = np.ones((1, len(patient)))
+    if not number:
+        return whole
+    draws = np.random.default_rng(seed).multinomial(number, np.full(number, 1 / number), size=RESAMPLES)
+    return np.concatenate([whole, draws[:, patient]])
+
+
 def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Mean over the findings that are defined on the whole set, (R, K) to (R,)."""
     defined = values[:, ~np.isnan(values[0])]
@@ -90,5 +94,6 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _row(about: Row, finding: str, metric: str, values: NDArray[np.float64], n: int) -> Row:
     resampled = values[1:][~np.isnan(values[1:])]
-    low, high = np.quantile(resampled, [0.025, 0.975]) if len(resampled) else (np.nan, np.nan)
+    enough = len(values) > 1 and len(resampled) >= DEFINED * (len(values) - 1)
+    low, high = np.quantile(resampled, [0.025, 0.975]) if enough else (np.nan, np.nan)
     return about._replace(finding=finding, metric=metric, value=float(values[0]), low=float(low), high=float(high), n=n)

@@ -80,7 +80,7 @@ def draw_results(rows: Sequence[Row], path: Path) -> None:
     from matplotlib.figure import Figure
 
     shown = [r for r in rows if r.dataset == "all" and r.metric in ("auprc", "prevalence") and r.value == r.value]
-    findings = list(dict.fromkeys(r.finding for r in shown if r.finding != "macro"))
+    findings = list(dict.fromkeys(r.finding for r in shown if r.finding != "macro" and r.metric == "auprc"))
     tasks = list(dict.fromkeys(r.task for r in shown))
     figure = Figure(figsize=(7, 1.2 + 0.35 * len(findings) * max(1, len(tasks))), layout="constrained")
     axes = figure.subplots()
@@ -90,15 +90,17 @@ def draw_results(rows: Sequence[Row], path: Path) -> None:
             auprc, prevalence = mine.get((finding, "auprc")), mine.get((finding, "prevalence"))
             y = f + 0.8 * (t + 0.5) / len(tasks) - 0.4
             if auprc is not None:
-                error = [[max(0.0, auprc.value - auprc.low)], [max(0.0, auprc.high - auprc.value)]]
+                low, high = (auprc.low, auprc.high) if auprc.low == auprc.low else (auprc.value, auprc.value)
+                error = [[max(0.0, auprc.value - low)], [max(0.0, high - auprc.value)]]
                 axes.barh(y, auprc.value, 0.7 / len(tasks), color=f"C{t}", label=task if f == 0 else None, xerr=error, capsize=2)
             if prevalence is not None:
                 label = "prevalence (chance)" if f == t == 0 else None
                 axes.plot([prevalence.value] * 2, [y - 0.35 / len(tasks), y + 0.35 / len(tasks)], color="black", label=label)
     axes.set_yticks(range(len(findings)), findings)
-    axes.invert_yaxis()
+    axes.set_ylim(max(len(findings), 1) - 0.4, -0.6)
     axes.set_xlim(0, 1)
     axes.set_xlabel("AUPRC, 95 % interval")
-    axes.legend(fontsize="small")
+    if findings:
+        axes.legend(fontsize="small")
     with atomic_path(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

@@ -30,4 +30,6 @@ def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor) -> 
     z = logits.to(dtype).unsqueeze(1)
     ratio = llr.to(dtype).gather(-1, state.unsqueeze(-1)).squeeze(-1)
     loss = F.softplus(z) - F.softplus(z + ratio) + ratio.clamp(min=0)
-    return (loss * (looked & (ratio != 0))).sum(dim=1)  # exactly zero where nothing is told; the two terms cancel only to rounding
+    return (loss * (looked & (ratio != 0))).sum(
+        dim=1
+    )  # exactly zero where nothing is told; the two terms cancel only to rounding

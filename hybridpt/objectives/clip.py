@@ -22,7 +22,8 @@ MAX_SCALE = 100.0
 
 
 class Clip(Objective):
-    """CLIP between image and report (Radford et al. 2021, arXiv 2103.00020); images of one study are never each other's negatives.
+    """CLIP between image and report (Radford et al. 2021, arXiv 2103.00020); images of one study,
+    and repeated reports, are never each other's negatives.
 
     Beside ``Supervised`` it is DLILP (Silva-Rodriguez et al. 2025, arXiv 2504.05227): labels and text in separate projections.
     Findings are scored zero-shot, by the prompts that say that one is present against those that say that it is not.
@@ -62,7 +63,8 @@ class Clip(Objective):
         paired = step.batch["has_text"]
         image = self.spaces["text"](step.image.pooled[paired])
         text = self.text_projection(step.text[paired])
-        return {"contrast": clip_loss(image, text, step.batch["study"][paired], self.scale)}
+        study, words = step.batch["study"][paired], step.batch["words"][paired]
+        return {"contrast": clip_loss(image, text, study, words, self.scale)}
 
     def logits(self, step: Step) -> Tensor:
         """Return zero-shot log-odds, (B, K): how much nearer an image lies to "there is" than to "there is no"."""

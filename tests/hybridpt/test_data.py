@@ -181,16 +181,26 @@ def test_a_fused_table_beside_its_parent_is_refused(tmp_path: Path) -> None:
 
 def test_gold_joins_by_study() -> None:
     gold = Gold(np.array(["a", "b"], object), ("Edema",), np.array([[1], [np.nan]], np.float32))
-    truth = join_gold(gold, frame([("x", "b"), ("x", "a"), ("x", "c")]), ["Nodule", "Edema"])
+    truth = join_gold(None, gold, frame([("x", "b"), ("x", "a"), ("x", "c")]), ["Nodule", "Edema"])
     np.testing.assert_array_equal(truth, np.array([[np.nan, np.nan], [np.nan, 1], [np.nan, np.nan]], np.float32))
     with pytest.raises(InputError, match="share no study"):
-        join_gold(gold, frame([("x", "z")]), ["Edema"])
+        join_gold(None, gold, frame([("x", "z")]), ["Edema"])
+    twice = frame([("x", "a"), ("y", "a")])
+    with pytest.raises(InputError, match="DATASET=PATH"):
+        join_gold(None, gold, twice, ["Edema"])
+    np.testing.assert_array_equal(join_gold("y", gold, twice, ["Edema"]), np.array([[np.nan], [1]], np.float32))
 
 
 def test_truth_of_states_knows_only_what_is_asserted() -> None:
     state = np.array([[[0, 1, 2, 3, 0]]], np.int8)
     looked = np.array([[[True, True, True, True, False]]])
     np.testing.assert_array_equal(truth_of_states(state, looked), np.array([[1, 0, np.nan, np.nan, np.nan]], np.float32))
+
+
+def test_truth_of_states_comes_from_the_first_labeler_that_looked() -> None:
+    state = np.array([[[0, 0, 3]], [[1, 1, 1]]], np.int8).transpose(1, 0, 2)
+    looked = np.array([[[True, False, True]], [[True, True, True]]]).transpose(1, 0, 2)
+    np.testing.assert_array_equal(truth_of_states(state, looked), np.array([[1, 0, np.nan]], np.float32))
 
 
 def test_sources_survive_a_checkpoint_and_hide_patients() -> None:

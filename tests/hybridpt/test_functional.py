@@ -161,13 +161,16 @@ def test_clip_without_shared_studies_is_the_usual_cross_entropy() -> None:
     logits = 12.0 * image @ text.T
     target = torch.arange(5)
     usual = (torch.nn.functional.cross_entropy(logits, target) + torch.nn.functional.cross_entropy(logits.T, target)) / 2
-    assert clip_loss(image, text, torch.arange(5), scale).item() == pytest.approx(usual.item(), abs=1e-12)
+    assert clip_loss(image, text, torch.arange(5), torch.arange(5), scale).item() == pytest.approx(usual.item(), abs=1e-12)
 
 
-def test_clip_shares_the_target_among_the_images_of_a_study() -> None:
+@pytest.mark.parametrize("by", ["study", "words"])
+def test_clip_shares_the_target_among_one_study_and_the_same_words(by: str) -> None:
     image, text, study = unit(3, 0), unit(3, 1), torch.tensor([4, 9, 4])
     text[2] = text[0]
-    loss = clip_loss(image, text, study, torch.tensor(5.0, dtype=torch.float64))
+    words = torch.arange(3) if by == "study" else study
+    study = study if by == "study" else torch.arange(3)
+    loss = clip_loss(image, text, study, words, torch.tensor(5.0, dtype=torch.float64))
     slow = 0.0
     for a, b in ((image, text), (text, image)):
         log_p = torch.log_softmax(5.0 * a @ b.T, dim=1)
@@ -178,7 +181,7 @@ def test_clip_shares_the_target_among_the_images_of_a_study() -> None:
 @pytest.mark.parametrize("pairs", [0, 1])
 def test_clip_without_negatives_is_zero_with_a_zero_gradient(pairs: int) -> None:
     image = unit(pairs, 0).requires_grad_()
-    loss = clip_loss(image, unit(pairs, 1), torch.arange(pairs), torch.tensor(5.0))
+    loss = clip_loss(image, unit(pairs, 1), torch.arange(pairs), torch.arange(pairs), torch.tensor(5.0))
     loss.backward()
     assert loss.item() == 0
     assert image.grad is not None

@@ -47,6 +47,7 @@ def make_batch(size: int = 8, seed: int = 0) -> Batch:
         truth=torch.full((size, 2), torch.nan),
         dataset=torch.zeros(size, dtype=torch.int64),
         study=torch.arange(size),
+        words=torch.arange(size),
         row=torch.arange(size),
     )
 

@@ -233,7 +233,11 @@ def labeled(cli: Cli, tmp_path: Path) -> tuple[Path, Path]:
     texts = ["Small pleural effusion."] * 7 + ["Lungs are clear."] * 13
     source = reports_csv(tmp_path / "reports.csv", texts)
     assert cli("run", source, "--labeler", "context", "-o", tmp_path / "labels.parquet")[0] == 0
-    rows = [["report_id", "Pleural Effusion", "Pneumothorax"], *([f"r{i}", int(i < 10), ""] for i in range(20)), ["other", 1, 1]]
+    rows: list[list[Any]] = [
+        ["report_id", "Pleural Effusion", "Pneumothorax"],
+        *([f"r{i}", int(i < 10), ""] for i in range(20)),
+        ["other", 1, 1],
+    ]
     with (tmp_path / "gold.csv").open("w", encoding="utf-8", newline="") as file:
         csv.writer(file).writerows(rows)
     return tmp_path / "labels.parquet", tmp_path / "gold.csv"
@@ -264,10 +268,11 @@ def test_score_in_a_pipe_is_plain_aligned_text(cli: Cli, labeled: tuple[Path, Pa
 
 def test_noise(cli: Cli, tmp_path: Path) -> None:
     truth = [int(i < 40) for i in range(100)]
-    for name, rows in {
+    files: dict[str, list[list[Any]]] = {
         "reader": [["report_id", "Edema", "Fracture"], *([i, 1.0 if y else 0.0, 0.0 if y else 1.0] for i, y in enumerate(truth))],
         "gold": [["report_id", "Edema", "Fracture"], *([i, y, y] for i, y in enumerate(truth))],
-    }.items():
+    }
+    for name, rows in files.items():
         with (tmp_path / f"{name}.csv").open("w", encoding="utf-8", newline="") as file:
             csv.writer(file).writerows(rows)
     given = [tmp_path / "reader.csv", "--gold", tmp_path / "gold.csv", "--truth", "images"]

@@ -33,8 +33,8 @@ class Honest:
                 if start >= 0:
                     state[r, k] = NEGATIVE if "No" in report.text[:start] else POSITIVE
                     places.append((2 * r + k, start, start + len(word), state[r, k], 0))
-        cell, start, end, code, cue = np.array(places, np.int64).reshape(-1, 5).T
-        kinds = (start.astype(np.int32), end.astype(np.int32), code.astype(np.int8), cue.astype(np.int32))
+        cell, first, last, code, cue = np.array(places, np.int64).reshape(-1, 5).T
+        kinds = (first.astype(np.int32), last.astype(np.int32), code.astype(np.int8), cue.astype(np.int32))
         ids = [report.report_id for report in reports]
         table = LabelTable.from_states(ids, self.vocabulary, state, "honest")
         return dataclasses.replace(table, evidence=Evidence(cell, *kinds, cues=("word",)))
