@@ -26,6 +26,7 @@ from labelers.errors import InputError, UsageError
 __all__ = ["HybridCLI"]
 
 NOISE = (
+    "The dirpath has changed from",
     "Experiment logs directory",
     "Checkpoint directory",
     "Be aware that when using `ckpt_path`",

@@ -15,23 +15,19 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from labelers.agreement import Scores, score
 from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
+from labelers.console import progress, show
 from labelers.errors import InputError, UsageError
 from labelers.io import open_table, read_gold, read_reports, read_table
-from labelers.progress import progress
 from labelers.registry import create, listing
 from labelers.run import label_in_batches, label_safely
 from labelers.types import STATES, Report
 
 __all__ = ["guarded", "main"]
-
-PIPE_WIDTH = 10_000
-"""Columns of a table that goes into a pipe at the most; no line of it is broken."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -176,7 +172,7 @@ def _list(arguments: argparse.Namespace) -> None:
     table = Table("labeler", "version", "what it does", "from", "lacks")
     for x in lines:
         _add_row(table, x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
-    _show(table)
+    show(table)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -222,7 +218,7 @@ def _explain(arguments: argparse.Namespace) -> None:
     shown = Table(*("finding", "state", "probability", "start", "end", "cue"))
     for place in places:
         _add_row(shown, *(str(v) for v in place.values()))
-    _show(shown)
+    show(shown)
 
 
 def _text_of(arguments: argparse.Namespace) -> str:
@@ -242,7 +238,7 @@ def _score(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print(json.dumps(scores.to_dict(), indent=1))
         return
-    _show(_score_table(scores))
+    show(_score_table(scores))
     print(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
 
 
@@ -265,7 +261,7 @@ def _number(value: float) -> str:
 def _noise(arguments: argparse.Namespace) -> None:
     channels = estimate_channels([read_table(t) for t in arguments.tables], read_gold(arguments.gold), arguments.truth)
     channels.write(arguments.output)
-    _show(_noise_table(channels))
+    show(_noise_table(channels))
     for labeler, reasons in channels.refused.items():
         for finding, reason in reasons.items():
             print(f"labelers: no channel for '{labeler}' and '{finding}': {reason}", file=sys.stderr)
@@ -287,12 +283,3 @@ def _noise_table(channels: ChannelSet) -> Table:
 def _add_row(table: Table, *cells: str) -> None:
     """Add cells as they are: square brackets in a name or a path are no markup."""
     table.add_row(*(Text(cell) for cell in cells))
-
-
-def _show(table: Table) -> None:
-    """Print a table, in a pipe as plain aligned text as wide as it needs to be."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PIPE_WIDTH)
-        table.box = None
-    console.print(table)

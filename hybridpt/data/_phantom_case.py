@@ -38,15 +38,16 @@ SEVERITY = (0.30, 0.40, 0.30)
 BILATERAL_EFFUSION = 0.30
 SECOND_IMAGE = 0.125
 AP_VIEW = 0.35
+HAZE = 0.20  # of each lung base: a harmless opacity that looks like a little fluid
 STUDIES_PER_PATIENT = (0.70, 0.20, 0.10)  # one, two, three
 
 # What subtle, moderate and obvious mean: (low, high) of each finding's size.
 HEART_NORMAL = (0.36, 0.48)  # cardiothoracic ratio; .48 to .50 is left empty, so that the definition at .50 is never a coin toss
-HEART_ENLARGED = ((0.505, 0.54), (0.54, 0.60), (0.60, 0.68))
-EFFUSION_HEIGHT = ((0.05, 0.13), (0.13, 0.32), (0.32, 0.68))  # of the lung's height
+HEART_ENLARGED = ((0.50, 0.54), (0.54, 0.60), (0.60, 0.68))
+EFFUSION_HEIGHT = ((0.04, 0.13), (0.13, 0.32), (0.32, 0.68))  # of the lung's height
 PNEUMOTHORAX_GAP = ((0.06, 0.11), (0.11, 0.24), (0.24, 0.48))  # of the lung's height, at the apex
-NODULE_DIAMETER = ((4.0, 10.0), (8.0, 18.0), (14.0, 30.0))  # mm
-NODULE_CONTRAST = ((0.07, 0.13), (0.13, 0.20), (0.20, 0.30))  # of the grey scale, at the centre of the disc
+NODULE_DIAMETER = ((4.0, 10.0), (9.0, 18.0), (15.0, 30.0))  # mm
+NODULE_CONTRAST = ((0.08, 0.14), (0.14, 0.22), (0.22, 0.32))  # of the grey scale, at the centre of the disc
 
 _PATIENTS = 0  # first spawn key of the patients' stream; the studies' begin with 1
 
@@ -67,6 +68,10 @@ class Patient:
         habitus: 0 for slim to 1 for stout.
         thorax_mm: Inner width of the thorax, in mm.
         heart: Cardiothoracic ratio before the small changes from study to study.
+        tilt: Slope of the heart's long axis, in radians.
+        slender: Short axis of the heart over its long one.
+        fat: Pad of fat at the heart's apex, 0 for none to 1; it widens the shadow, not the heart.
+        angles: Depth of the costophrenic angle on the right and on the left, 0 for blunt to 1 for deep; blunt is not fluid.
     """
 
     patient_id: str
@@ -80,6 +85,10 @@ class Patient:
     habitus: float
     thorax_mm: float
     heart: float
+    tilt: float
+    slender: float
+    fat: float
+    angles: tuple[float, float]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +138,7 @@ class Case:
         effusion: Height of the fluid on the right and on the left, in lung heights; 0 for none.
         pneumothorax: Gap at the apex on the right and on the left, in lung heights; 0 for none.
         nodule: The nodule, if there is one.
+        haze: Harmless opacity at the right and the left lung base, 0 for none to 1.
         lesions: The findings that are present.
     """
 
@@ -141,6 +151,7 @@ class Case:
     effusion: tuple[float, float]
     pneumothorax: tuple[float, float]
     nodule: Nodule | None
+    haze: tuple[float, float]
     lesions: tuple[Lesion, ...]
 
 
@@ -162,13 +173,14 @@ def draw_patients(studies: int, seed: int) -> list[tuple[Patient, int]]:
 def draw_case(index: int, patient: Patient, visit: int, seed: int) -> Case:
     """Draw one study; depends on nothing but its arguments."""
     rng = generator(seed, 1, index, 0)
-    large = patient.heart > 0.5
+    large = patient.heart >= 0.5
     bounds = (HEART_ENLARGED[0][0], HEART_ENLARGED[2][1]) if large else HEART_NORMAL
     heart = float(np.clip(patient.heart + rng.normal(0, 0.006), *bounds))
     effusion = _draw_effusion(EFFUSION_WITH_CARDIOMEGALY if large else EFFUSION_WITHOUT_CARDIOMEGALY, rng)
     pneumothorax = _draw_pneumothorax(rng)
     nodule = _draw_nodule(heart, effusion, pneumothorax, rng) if rng.random() < NODULE else None
     views = tuple(str(v) for v in np.where(rng.random(2) < AP_VIEW, "AP", "PA"))
+    haze = np.where(rng.random(2) < HAZE, rng.uniform(0.3, 1, 2), 0)
     return Case(
         index=index,
         patient=patient,
@@ -179,6 +191,7 @@ def draw_case(index: int, patient: Patient, visit: int, seed: int) -> Case:
         effusion=effusion,
         pneumothorax=pneumothorax,
         nodule=nodule,
+        haze=(float(haze[0]), float(haze[1])),
         lesions=_lesions(patient, heart, effusion, pneumothorax, nodule),
     )
 
@@ -206,13 +219,17 @@ def _draw_patient(number: int, split: str, seed: int) -> Patient:
         habitus=float(rng.beta(2.0, 2.5)),
         thorax_mm=float(np.clip(rng.normal(300 if male else 268, 14), 230, 340)),
         heart=_draw_heart(rng),
+        tilt=float(rng.uniform(0.40, 0.85)),
+        slender=float(rng.uniform(0.72, 0.90)),
+        fat=float(max(rng.uniform(-0.8, 1), 0)),
+        angles=(float(rng.uniform(0, 1)), float(rng.uniform(0, 1))),
     )
 
 
 def _draw_heart(rng: np.random.Generator) -> float:
     if rng.random() < CARDIOMEGALY:
         return float(rng.uniform(*HEART_ENLARGED[_draw_severity(rng)]))
-    return float(np.clip(rng.normal(0.43, 0.03), *HEART_NORMAL))
+    return float(np.clip(rng.normal(0.44, 0.035), *HEART_NORMAL))
 
 
 def _draw_severity(rng: np.random.Generator) -> int:
@@ -270,7 +287,7 @@ def _lesions(
     """Say in words and thorax widths what the numbers of a study mean."""
     widths = (patient.base - patient.apex) / (2 * patient.half_width)
     found = []
-    if heart > 0.5:
+    if patient.heart >= 0.5:
         found.append(Lesion("Cardiomegaly", "", heart, _grade(heart, HEART_ENLARGED)))
     if max(effusion) > 0:
         found.append(Lesion("Pleural Effusion", _side(effusion), max(effusion) * widths, _grade(max(effusion), EFFUSION_HEIGHT)))

@@ -78,7 +78,8 @@ def draw(case: Case, picture: int, size: int, seed: int) -> tuple[NDArray[np.uin
     air, line = _pleural_air(case, pose, lungs)
     nodule = _nodule(case, pose, x, y, size)
 
-    aerated = lungs.field * (1 - 0.80 * middle) * (1 - 0.93 * fluid)
+    aerated = lungs.field * (1 - 0.80 * np.maximum(middle, _fat(case, pose, x, y)))
+    aerated *= (1 - 0.93 * fluid) * (1 - _haze(case, pose, lungs))
     tissue = aerated * (1 - air)
     grey = _soft_tissue(case, pose, lungs, middle)
     grey -= aerated * (0.50 - 0.10 * case.patient.habitus) * np.sqrt(np.clip(1.12 - lungs.radius**2, 0.12, 1))
@@ -168,7 +169,8 @@ def _lungs(case: Case, pose: _Pose, x: Array, y: Array) -> _Lungs:
     radius = _outline(case, pose, side, y)
     lower_left = np.where(x > 0, np.float32(0.045), np.float32(0))
     bend = side / half - np.float32(0.45)
-    dome = bend * bend * (np.float32(0.34) + np.float32(0.5) * np.maximum(bend, 0))
+    right, left = (np.float32(0.1 + 0.9 * depth) for depth in case.patient.angles)
+    dome = bend * bend * (np.float32(0.34) + np.where(x > 0, left, right) * np.maximum(bend, 0))
     diaphragm = np.asarray(np.float32(pose.base) + lower_left + dome, np.float32)
     field = _ramp((1 - radius) * np.float32(0.5 * half)) * _ramp(diaphragm - y)
     return _Lungs(x, y, side, radius, diaphragm, field)
@@ -177,7 +179,8 @@ def _lungs(case: Case, pose: _Pose, x: Array, y: Array) -> _Lungs:
 def _heart(case: Case, pose: _Pose, x: Array, y: Array) -> Array:
     """A tilted ellipse, as wide as the cardiothoracic ratio says, a third of it right of the midline, resting on the diaphragm."""
     wide = case.heart * case.patient.half_width
-    cos, sin, short = np.cos(0.62), np.sin(0.62), 0.80
+    cos, sin = np.cos(case.patient.tilt), np.sin(case.patient.tilt)
+    short = case.patient.slender - 0.9 * max(case.heart - 0.43, 0)  # a large heart grows in width more than in height
     long = wide / np.hypot(cos, short * sin)
     tall = long * np.hypot(sin, short * cos)
     dx, dy = x - np.float32(pose.midline + 0.30 * wide), y - np.float32(pose.base + 0.09 - tall)
@@ -198,18 +201,36 @@ def _mediastinum(case: Case, pose: _Pose, x: Array, y: Array) -> Array:
     return np.asarray(np.maximum(vessels, np.minimum(3 * np.maximum(arch, trunk), 1)))
 
 
+def _fat(case: Case, pose: _Pose, x: Array, y: Array) -> Array:
+    """The pad of fat at the heart's apex."""
+    if case.patient.fat == 0:
+        return np.zeros_like(x)
+    apex = pose.midline + 1.25 * case.heart * case.patient.half_width
+    extent = 0.08 + 0.16 * case.patient.fat
+    return np.minimum(_blob(x, y, (apex, pose.base + 0.04), (extent, 0.8 * extent)), np.float32(0.7))
+
+
+def _haze(case: Case, pose: _Pose, lungs: _Lungs) -> Array:
+    """The part of the air at the bases that a harmless opacity takes, fading out upwards and without a meniscus."""
+    if max(case.haze) == 0:
+        return np.zeros_like(lungs.x)
+    right, left = (np.float32(strength) for strength in case.haze)
+    place = (0.75 * case.patient.half_width, pose.base + 0.06)
+    return np.asarray(np.float32(0.7) * np.where(lungs.x > 0, left, right) * _blob(lungs.side, lungs.y, place, (0.32, 0.22)))
+
+
 def _fluid(case: Case, lungs: _Lungs) -> Array:
     """Fluid as a soft shape: highest at the chest wall, filling the angle first and the whole base when there is much."""
     if max(case.effusion) == 0:
         return np.zeros_like(lungs.x)
     half, height = case.patient.half_width, case.patient.base - case.patient.apex
     outward = np.clip((lungs.side - np.float32(0.1 * half)) / np.float32(0.9 * half), 0, 1)
-    angle = lungs.diaphragm.max(where=lungs.field > 0.5, initial=-1.0)
     shape = np.zeros_like(lungs.x)
     for amount, here in zip(case.effusion, (lungs.x < 0, lungs.x > 0), strict=True):
         if amount > 0:
+            angle = lungs.diaphragm.max(where=here & (lungs.field > 0.5), initial=-1.0)
             flat = np.clip((amount - 0.05) * 3.5, 0, 0.85)
-            surface = angle - (amount * height + 0.07) * (flat + (1 - flat) * outward * outward)
+            surface = angle - (amount * height + 0.05) * (flat + (1 - flat) * outward * outward)
             shape += _ramp(lungs.y - surface.astype(np.float32), 0.05) * here
     return shape
 

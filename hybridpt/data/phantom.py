@@ -21,9 +21,9 @@ from hybridpt.data._phantom_case import FINDINGS, SEVERITIES, Case, Patient, dra
 from hybridpt.data._phantom_image import draw
 from hybridpt.data._phantom_report import Statement, write_report
 from hybridpt.data._phantom_sheet import write_sheet
+from labelers.console import progress
 from labelers.errors import InputError, UsageError
 from labelers.io.files import atomic_path
-from labelers.progress import progress
 
 __all__ = ["Phantom"]
 

@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from lightning import Callback, LightningModule, Trainer
 from numpy.typing import NDArray
-from rich.console import Console
 from torch import Tensor
 
 from hybridpt.batch import Batch
 from hybridpt.evaluation.classification import classification_rows
 from hybridpt.evaluation.table import COLUMNS, Row, draw_results, show_results, write_results
 from hybridpt.tracking import wandb_loggers
+from labelers.console import show
 from labelers.io import atomic_path
 
 __all__ = ["PredictionWriter", "ResultsWriter"]
@@ -60,7 +60,7 @@ class ResultsWriter(_Collector):
         root = Path(trainer.default_root_dir)
         write_results(results, root / "results.csv")
         draw_results(results, root / "results.png")
-        Console().print(show_results(results))
+        show(show_results(results))
         for logger in wandb_loggers(trainer):
             logger.log_table("results", columns=list(COLUMNS), data=[list(r) for r in results])
 

@@ -104,6 +104,7 @@ def read_table(path: str | Path) -> LabelTable:
     file = _read_csv(path)
     if not set(LONG_COLUMNS) <= set(file.names):
         return _one_row_a_report(file)
+    _check_dense(file)
     numbers = {n: _numbers(file, n) for n in ("probability", "uncertainty")}
     places = _json_places(file) if "evidence" in file.columns else _Places.of([])
     return _assemble(file, numbers, file.columns["finding"] != "", {}, places)
@@ -310,6 +311,17 @@ def _check_once(file: _File, cell: NDArray[np.int64], named: NDArray[np.bool_]) 
     again = np.zeros(len(cell), bool)
     again[named] = pd.Series(cell[named]).duplicated().to_numpy()
     file.fail(again, ": its report and finding stand in an earlier row too; remove one")
+
+
+def _check_dense(file: _File) -> None:
+    """A CSV says no vocabulary, so it must hold every finding for every report: a misspelt one is not a new one."""
+    reports = len(pd.unique(file.columns["report_id"]))
+    codes, _ = pd.factorize(file.columns["finding"])
+    sparse = np.bincount(codes, minlength=1)[codes] < reports
+    file.fail(
+        sparse & (file.columns["finding"] != ""),
+        f": its finding does not stand for every one of the {reports} reports, and the file names no vocabulary; correct the name, or add the rows",
+    )
 
 
 def _blank(metadata: Mapping[str, Any], reports: int, findings: int, path: Path) -> dict[str, NDArray[Any]]:

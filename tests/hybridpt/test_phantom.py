@@ -154,18 +154,18 @@ def test_no_finding_is_too_small_to_be_drawn_at_the_smallest_size() -> None:
         case = draw_case(index, patient, visit, seed=7)
         _, masks = draw(case, 0, 32, seed=7)
         assert {"lungs", "heart"} | {lesion.finding for lesion in case.lesions} == set(masks)
-        assert all(mask.any() for mask in masks.values())
+        assert all(0 < mask.mean() < 0.6 for mask in masks.values())
 
 
 def test_the_heart_is_as_wide_as_the_truth_says() -> None:
-    """The ratio measured on the masks is the one drawn, but for the turn of the body; above .5 means cardiomegaly."""
+    """The ratio measured on the masks is the one drawn, but for the turn of the body; .5 or more means cardiomegaly."""
     errors = []
     for index, (patient, visit) in enumerate(draw_patients(60, seed=2)):
         case = draw_case(index, patient, visit, seed=2)
         _, masks = draw(case, 0, 128, seed=2)
         heart, lungs = (np.flatnonzero(masks[name].any(axis=0)) for name in ("heart", "lungs"))
         errors.append(np.ptp(heart) / np.ptp(lungs) - case.heart)
-        assert ("Cardiomegaly" in masks) == (case.heart > 0.5)
+        assert ("Cardiomegaly" in masks) == (case.heart >= 0.5)
     assert abs(np.mean(errors)) < 0.015
     assert np.abs(errors).max() < 0.06
 
@@ -222,7 +222,7 @@ def test_details_agree_with_the_truth(phantom: Path) -> None:
     assert not ((details["omitted"] == 1) & (details["present"] == 0)).any()
     assert not ((details["overcalled"] == 1) & (details["present"] == 1)).any()
     hearts = pd.to_numeric(details[details["finding"] == "Cardiomegaly"]["size_thorax_widths"])
-    assert ((hearts > 0.5) == truth["Cardiomegaly"].to_numpy(bool)).all()
+    assert ((hearts >= 0.5) == truth["Cardiomegaly"].to_numpy(bool)).all()
 
 
 def test_subtle_findings_are_omitted_and_hedged_most(cases: pd.DataFrame) -> None:

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import labelers.progress
+import labelers.console
 from labelers import read_channels, read_table
 from labelers.cli import main
 from labelers.run import BATCH
@@ -190,7 +190,7 @@ def test_open_i_through_the_command_line(cli: Cli, open_i: Path, tmp_path: Path)
 
 
 def test_progress_in_a_pipe(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelers.progress, "SECONDS", 0)
+    monkeypatch.setattr(labelers.console, "SECONDS", 0)
     source = reports_csv(tmp_path / "many.csv", [""] * (BATCH + 1))
     _, _, err = cli("run", source, "--labeler", "keywords", "-o", tmp_path / "t.csv", "--format", "chexpert")
     assert err.splitlines()[:2] == ["1,024 reports", "1,025 reports"]

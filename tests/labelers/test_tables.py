@@ -447,3 +447,13 @@ def test_a_writer_refuses_the_table_of_another_vocabulary(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="vocabulary"):
         mixed()
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finding_that_the_csv_holds_for_some_reports_only_is_refused(tmp_path: Path) -> None:
+    """A CSV names no vocabulary, so a misspelt finding can be told only by the reports that lack it."""
+    path = tmp_path / "labels.csv"
+    table = LabelTable.from_states(["a", "b"], Vocabulary.of(["Edema", "Nodule"]), np.array([[0, 1], [1, 0]]), "one")
+    write_table(table, path)
+    path.write_text(path.read_text(encoding="utf-8").replace("b,Nodule", "b,Noduel"), encoding="utf-8")
+    with pytest.raises(InputError, match="does not stand for every one of the 2 reports"):
+        read_table(path)

@@ -1,4 +1,4 @@
-"""Progress of long work on standard error: a rich bar on a terminal, plain lines in a pipe."""
+"""What a person watches: progress and tables, rich on a terminal and plain text in a pipe."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from collections.abc import Callable, Iterator
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
-__all__ = ["progress"]
+__all__ = ["progress", "show"]
 
 SECONDS = 10.0
 """Time between two lines in a pipe."""
+PIPE_WIDTH = 10_000
+"""Columns of a table that goes into a pipe at the most; no line of it is broken."""
 
 
 @contextlib.contextmanager
@@ -49,3 +52,12 @@ def _lines(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
             print(f"{done:,}{of} {what}", file=sys.stderr, flush=True)
 
     yield advance
+
+
+def show(table: Table) -> None:
+    """Print a table on standard output, in a pipe as plain aligned text as wide as it needs to be."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=PIPE_WIDTH)
+        table.box = None
+    console.print(table)
