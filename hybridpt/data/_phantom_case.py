@@ -42,8 +42,8 @@ HAZE = 0.20  # of each lung base: a harmless opacity that looks like a little fl
 STUDIES_PER_PATIENT = (0.70, 0.20, 0.10)  # one, two, three
 
 # What subtle, moderate and obvious mean: (low, high) of each finding's size.
-HEART_NORMAL = (0.36, 0.48)  # cardiothoracic ratio; .48 to .50 is left empty, so that the definition at .50 is never a coin toss
-HEART_ENLARGED = ((0.50, 0.54), (0.54, 0.60), (0.60, 0.68))
+HEART_NORMAL = (0.36, 0.49)  # cardiothoracic ratio; .49 to .50 is left empty, so that the definition at .50 is never a coin toss
+HEART_ENLARGED = ((0.50, 0.53), (0.53, 0.60), (0.60, 0.68))
 EFFUSION_HEIGHT = ((0.04, 0.13), (0.13, 0.32), (0.32, 0.68))  # of the lung's height
 PNEUMOTHORAX_GAP = ((0.06, 0.11), (0.11, 0.24), (0.24, 0.48))  # of the lung's height, at the apex
 NODULE_DIAMETER = ((4.0, 10.0), (9.0, 18.0), (15.0, 30.0))  # mm

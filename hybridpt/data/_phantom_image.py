@@ -231,7 +231,8 @@ def _fluid(case: Case, lungs: _Lungs) -> Array:
             angle = lungs.diaphragm.max(where=here & (lungs.field > 0.5), initial=-1.0)
             flat = np.clip((amount - 0.05) * 3.5, 0, 0.85)
             surface = angle - (amount * height + 0.05) * (flat + (1 - flat) * outward * outward)
-            shape += _ramp(lungs.y - surface.astype(np.float32), 0.05) * here
+            thick = np.float32(0.6 + 0.4 * min(amount / 0.25, 1))
+            shape += thick * _ramp(lungs.y - surface.astype(np.float32), 0.05) * here
     return shape
 
 
@@ -247,7 +248,8 @@ def _pleural_air(case: Case, pose: _Pose, lungs: _Lungs) -> tuple[Array, Array]:
     radius = _outline(case, pose, (lungs.side - fixed_x) / keep + fixed_x, (lungs.y - fixed_y) / keep + fixed_y, medial=False)
     outside = (radius - 1) * np.float32(0.62 * half)
     line = np.clip(1 - np.abs(outside) / np.float32(0.016), 0, 1)
-    return _ramp(outside) * here, line * here * (lungs.y < np.float32(pose.base))
+    faint = np.float32(0.5 + 0.5 * min(gap / 0.24, 1))
+    return _ramp(outside) * here, faint * line * here * (lungs.y < np.float32(pose.base))
 
 
 def _nodule(case: Case, pose: _Pose, x: Array, y: Array, size: int) -> Array:

@@ -6,6 +6,7 @@ import csv
 import json
 import multiprocessing
 import sys
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
@@ -221,7 +222,7 @@ def _details(case: Case, statement: Statement) -> Row:
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
     with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1)
+        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _write_csv(path: Path, header: Row, rows: Iterable[Row]) -> None:
