@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 DEMO := runs/demo
 DATA := $(DEMO)/data
-STUDIES ?= 1600
+STUDIES ?= 4000
 
 .PHONY: demo test check clean
 .DELETE_ON_ERROR:
@@ -29,7 +29,7 @@ demo: $(DEMO)/results.csv
 	@echo "results: $(DEMO)/results.csv and $(DEMO)/results.png"
 
 $(DATA)/manifest.csv: | .venv/.installed
-	$(BIN)/hybridpt data phantom --studies $(STUDIES) --size 64 --seed 1 --jobs 2 -o $(DATA)
+	$(BIN)/hybridpt data phantom --studies $(STUDIES) --size 112 --seed 1 --jobs 2 -o $(DATA)
 
 $(DEMO)/labels.parquet: $(DATA)/manifest.csv
 	$(BIN)/labelers run $(DATA)/reports.csv --labeler context -o $@
