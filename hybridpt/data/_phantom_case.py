@@ -46,8 +46,8 @@ HEART_NORMAL = (0.36, 0.49)  # cardiothoracic ratio; .49 to .50 is left empty, s
 HEART_ENLARGED = ((0.50, 0.53), (0.53, 0.60), (0.60, 0.68))
 EFFUSION_HEIGHT = ((0.04, 0.13), (0.13, 0.32), (0.32, 0.68))  # of the lung's height
 PNEUMOTHORAX_GAP = ((0.06, 0.11), (0.11, 0.24), (0.24, 0.48))  # of the lung's height, at the apex
-NODULE_DIAMETER = ((5.0, 10.0), (10.0, 20.0), (18.0, 30.0))  # mm
-NODULE_CONTRAST = ((0.10, 0.20), (0.22, 0.34), (0.36, 0.50))  # of the grey scale, at the centre of the disc
+NODULE_DIAMETER = ((6.0, 10.0), (12.0, 20.0), (20.0, 30.0))  # mm
+NODULE_CONTRAST = ((0.12, 0.24), (0.30, 0.42), (0.45, 0.60))  # of the grey scale, at the centre of the disc
 
 _PATIENTS = 0  # first spawn key of the patients' stream; the studies' begin with 1
 
