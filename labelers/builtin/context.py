@@ -78,7 +78,7 @@ class Context:
             cue=found["cue"].astype(np.int64),
             rank=np.where(found["general"], GENERAL_RANK, rank).astype(np.int8),
         )
-        read = np.array([bool(report.text.strip()) for report in reports], bool)
+        read = np.isin(np.arange(len(reports)), row)  # a report of history alone says nothing of the picture
         ids = [report.report_id for report in reports]
         return soften(ids, read, places, self._cue_names, self._lexicon, self.name, self.version)
 

@@ -58,6 +58,6 @@ class Keywords:
             cue=np.zeros(len(found), np.int64),
             rank=np.full(len(found), FINDINGS_RANK, np.int8),
         )
-        read = np.array([bool(report.text.strip()) for report in reports], bool)
+        read = np.isin(np.arange(len(reports)), [row for row, _, _ in spans])
         ids = [report.report_id for report in reports]
         return soften(ids, read, places, ("mention",), self._lexicon, self.name, self.version)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labelers import label
 from labelers.builtin.context import Context
 from labelers.builtin.keywords import Keywords
 from labelers.types import POSITIVE, STATES, UNMENTIONED, LabelTable, Report
@@ -389,3 +390,10 @@ def test_scores_on_the_development_reports_of_open_i(labeler: Context) -> None:
     assert min(float(np.mean(list(scores.values()))) - 0.85, micro - 0.90, no_finding - 0.95) >= 0
     scores, micro = f1_scores(table, fine)
     assert min(float(np.mean(list(scores.values()))) - 0.89, micro - 0.92) >= 0
+
+
+@pytest.mark.parametrize("labeler", ["context", "keywords"])
+def test_a_report_of_history_alone_says_nothing_of_the_picture(labeler: str) -> None:
+    table = label(["INDICATION: Cough and fever.", "INDICATION: Cough. FINDINGS: Clear lungs."], labeler=labeler)
+    column = table.vocabulary.index("No Finding")
+    assert [STATES[s] for s in table.state[:, column]] == ["unmentioned", "positive"]
