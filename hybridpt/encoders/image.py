@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any, NamedTuple, cast
 
 import timm
@@ -27,14 +28,14 @@ class ImageFeatures(NamedTuple):
     grid: tuple[int, int]
 
 
-class ImageEncoder(nn.Module):
+class ImageEncoder(nn.Module, ABC):
     """Base class of image encoders; ``width`` is D of ``ImageFeatures``."""
 
     width: int
 
+    @abstractmethod
     def forward(self, image: Tensor) -> ImageFeatures:
         """Encode (B, 1, H, W) float32 in [0, 1]."""
-        raise NotImplementedError
 
 
 class TimmEncoder(ImageEncoder):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -17,16 +18,16 @@ def masked_pool(tokens: Tensor, mask: Tensor) -> Tensor:
     return (tokens * kept).sum(dim=1) / kept.sum(dim=1).clamp(min=1)
 
 
-class TextEncoder(nn.Module):
+class TextEncoder(nn.Module, ABC):
     """Base class of text encoders; ``width`` is the length of the vectors, ``tokenizer`` a picklable callable."""
 
     width: int
     tokenizer: Any
     """Maps a sequence of N strings to token ids (N, T) int64 and their mask (N, T) bool."""
 
+    @abstractmethod
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
         """Encode (N, T) int64 and (N, T) bool to (N, width); padding changes nothing."""
-        raise NotImplementedError
 
 
 class ByteTokenizer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -62,7 +63,7 @@ class Step:
         return text
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """Base class of objectives.
 
     An objective owns its projections and heads, asks for the views of the image that it needs, may run its own forward passes
@@ -100,9 +101,9 @@ class Objective(nn.Module):
             sources: Findings, labelers and data sets.
         """
 
+    @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the losses of a batch by name, scalars; they are weighted and summed by the module."""
-        raise NotImplementedError
 
     def logits(self, step: Step) -> Tensor | None:
         """Return log-odds of the findings, (B, K), or None if the objective says nothing of them."""
