@@ -50,7 +50,7 @@ def _lightning(arguments: list[str]) -> None:
     from hybridpt.training import HybridCLI
 
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    HybridCLI(args=_lists(arguments))
+    HybridCLI(args=[_shipped(a) for a in _lists(arguments)])
 
 
 def _lists(arguments: list[str]) -> list[str]:
@@ -69,6 +69,15 @@ def _lists(arguments: list[str]) -> list[str]:
         single = len(values) == 1 and (values[0].startswith("[") or values[0] in ("null", "None"))
         out += [option, values[0] if single else json.dumps(values)]
     return out
+
+
+def _shipped(argument: str) -> str:
+    """Find a configuration that comes with the package, named as in the repository: configs/fit/NAME.yaml."""
+    if not argument.startswith("configs/") or Path(argument).exists():
+        return argument
+    package = Path(__file__).resolve().parent
+    candidates = (folder / argument for folder in (package, package.parent))  # as installed, as checked out
+    return next((str(path) for path in candidates if path.exists()), argument)
 
 
 def _data(arguments: list[str]) -> None:
