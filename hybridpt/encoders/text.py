@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from labelers.errors import UsageError
+
 __all__ = ["ByteEncoder", "TextEncoder", "TransformersEncoder", "masked_pool"]
 
 
@@ -111,6 +113,9 @@ class TransformersEncoder(TextEncoder):
         max_length: Longest text in tokens; the rest is cut off.
         frozen: Keep the weights as they are.
         pretrained: Load the weights; without it only the configuration is used, as when a checkpoint brings its own.
+
+    Raises:
+        UsageError: There is no such model, or no tokenizer beside it.
     """
 
     def __init__(self, name: str, max_length: int = 128, frozen: bool = False, pretrained: bool = True) -> None:
@@ -118,12 +123,17 @@ class TransformersEncoder(TextEncoder):
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         models = cast(Any, AutoModel)
-        if pretrained:
-            self.model = cast(Any, models.from_pretrained(name))
-        else:
-            self.model = cast(Any, models.from_config(AutoConfig.from_pretrained(name)))
+        try:
+            weights = models.from_pretrained(name) if pretrained else models.from_config(AutoConfig.from_pretrained(name))
+            tokenizer = AutoTokenizer.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise UsageError(
+                f"the text model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote (model and "
+                "tokenizer), or a name that the hub or its local cache has"
+            ) from None
+        self.model = cast(Any, weights)
         self.width = int(self.model.config.hidden_size)
-        self.tokenizer = HuggingFaceTokenizer(AutoTokenizer.from_pretrained(name), max_length)
+        self.tokenizer = HuggingFaceTokenizer(tokenizer, max_length)
         self.frozen = frozen
         if frozen:
             self.model.requires_grad_(False)

@@ -92,6 +92,11 @@ def test_transformers_encoder_from_a_local_folder_ignores_padding(bert: Path) ->
         torch.testing.assert_close(together[i], encoder(*encoder.tokenizer([text]))[0], atol=1e-5, rtol=1e-5)
 
 
+def test_a_folder_that_holds_no_text_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="cannot be loaded"):
+        TransformersEncoder(str(tmp_path))
+
+
 def test_a_frozen_text_encoder_has_no_gradient_and_no_dropout(bert: Path) -> None:
     encoder = TransformersEncoder(str(bert), frozen=True).train()
     tokens = encoder.tokenizer(TEXTS)
