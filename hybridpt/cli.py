@@ -99,9 +99,16 @@ def _data(arguments: list[str]) -> None:
     parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=inspect.getdoc(cls))
     parser.add_class_arguments(cls)
     parser.add_argument("-o", "--output", type=str, required=True, help="folder to write to")
-    values = parser.parse_args(arguments[1:]).as_dict()
+    switches = {f"--{n}" for n, p in inspect.signature(cls, eval_str=True).parameters.items() if p.annotation is bool}
+    values = parser.parse_args(_switched_on(arguments[1:], switches)).as_dict()
     output = Path(values.pop("output"))
     cls(**values).write(output)
+
+
+def _switched_on(arguments: list[str], switches: set[str]) -> list[str]:
+    """Turn a bare ``--switch`` into ``--switch=true``, the form that jsonargparse reads."""
+    following = [*arguments[1:], "--"]
+    return [f"{a}=true" if a in switches and n.startswith("-") else a for a, n in zip(arguments, following, strict=True)]
 
 
 def _data_sets() -> dict[str, str]:

@@ -229,6 +229,13 @@ def test_an_unknown_command_offers_the_nearest(capsys: pytest.CaptureFixture[str
     assert "did you mean fit" in error_of(capsys)
 
 
+@pytest.mark.parametrize("preview", [["--preview"], ["--preview", "true"], []])
+def test_a_data_set_is_made_by_its_name(tmp_path: Path, preview: list[str]) -> None:
+    assert run("data", "phantom", *preview, "--studies", 6, "--size", 32, "-o", tmp_path / "set") == 0
+    assert len(pd.read_csv(tmp_path / "set" / "truth.csv")) == 6
+    assert (tmp_path / "set" / "contact_sheet.png").exists() == bool(preview)
+
+
 def test_a_hostile_checkpoint_executes_nothing(tmp_path: Path, config: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Bomb:
         def __reduce__(self) -> tuple[object, tuple[str]]:
