@@ -41,8 +41,8 @@ NIH_FINDINGS = {
 }
 """Names of ChestX-ray14 -> names of the labeler's vocabulary."""
 NIH_PROBABILITY = (0.9, 0.05, 0.5, 0.1)
-"""P(present) by state: Wang et al. 2017 (arXiv 1705.02315) found nine in ten of their listed findings right; what a finding that
-is not listed is worth nobody measured, and a tenth is a guess that stays far from 'absent'."""
+"""P(present) by state. All are guesses: nobody judged these images, so what a listed finding is worth cannot be measured here, and a
+tenth for one that is not listed only stays far from 'absent'."""
 
 
 def read_source(root: Path, name: str) -> pd.DataFrame:
