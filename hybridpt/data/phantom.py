@@ -1,4 +1,4 @@
-"""The phantom: synthetic frontal chest radiographs with reports, masks and known truth, made on the spot from a seed."""
+"""The phantom: synthetic chest radiographs with reports, labels, masks and known truth, made on the spot from a seed."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from hybridpt.data._phantom_case import FINDINGS, SEVERITIES, Case, Patient, draw_case, draw_patients, generator
-from hybridpt.data._phantom_image import draw
-from hybridpt.data._phantom_report import Statement, write_report
-from hybridpt.data._phantom_sheet import write_sheet
+from hybridpt.data._phantom.cases import FINDINGS, HOSPITALS, SEVERITIES, UNITS, Case, Patient, draw_case, draw_patients
+from hybridpt.data._phantom.coders import code, write_labels
+from hybridpt.data._phantom.draws import Draws
+from hybridpt.data._phantom.picture import draw
+from hybridpt.data._phantom.reports import Statement, write_report
+from hybridpt.data._phantom.sheet import write_sheet
 from labelers.console import progress
 from labelers.errors import InputError, UsageError
 from labelers.io.files import atomic_path
 
 __all__ = ["Phantom"]
 
-FORMAT = 1  # grows whenever the same parameters give other bytes
+FORMAT = 2  # grows whenever the same parameters give other files
 CHUNK = 16  # studies that a process takes at once
 GOLD = 200  # studies; a third of the training studies where that is fewer
 STRUCTURES = ("lungs", "heart")
@@ -41,6 +43,7 @@ MANIFEST = (
     "view",
     "age",
     "sex",
+    "day",
     "report",
     *(f"mask_{s}" for s in STRUCTURES),
 )
@@ -48,14 +51,19 @@ DETAILS = (
     "report_id",
     "finding",
     "present",
-    "side",
-    "size_thorax_widths",
-    "size_mm",
     "severity",
+    "side",
+    "zone",
+    "size",
+    "unit",
+    "kind",
+    "count",
+    "change",
     "stated",
     "omitted",
     "hedged",
     "overcalled",
+    "coded",
 )
 
 Row = Sequence[object]
@@ -66,22 +74,29 @@ Work = tuple[int, Patient, int]
 class _Study:
     """The rows that one study adds to each file."""
 
-    split: str
+    case: Case
+    text: str
+    coded: dict[str, str] | None
     manifest: list[Row]
-    report: Row
-    truth: Row
     details: list[Row]
     masks: list[Row]
+
+    @property
+    def truth(self) -> Row:
+        present = {lesion.finding for lesion in self.case.lesions}
+        return (self.case.study_id, *(int(finding in present) for finding in FINDINGS))
 
 
 class Phantom:
     """Synthetic chest radiographs with known truth; no patient stands behind any picture or report.
 
-    Two hospitals, north and south, write in different styles about four findings: Cardiomegaly, Pleural Effusion, Pneumothorax
-    and Nodule. Their reports omit, hedge and overcall at known rates. Equal parameters give equal files, whatever the jobs.
+    Rays are followed through a drawn body, from the front (PA, AP) and from the side. Sixteen findings come in several sizes, sides
+    and appearances, together as they do in patients, and change from study to study of a patient. Of four hospitals, north and
+    south give reports and labels, east gives reports alone and west labels alone. Reports and labels omit, hedge and overcall at
+    known rates. Equal parameters give equal truth, text and masks on every machine, and pixels within one grey level.
 
     Args:
-        studies: Number of studies, 1 or more; about one in eight has two images.
+        studies: Number of studies, 1 or more; about one in three has two images.
         size: Pixels a side of every image and mask, 32 to 1024.
         seed: Seed of everything random, 0 or more.
         jobs: Processes that draw at the same time, 1 or more.
@@ -103,11 +118,12 @@ class Phantom:
         self.studies, self.size, self.seed, self.jobs, self.preview = studies, size, seed, jobs, preview
 
     def write(self, root: Path) -> None:
-        """Write the set into a folder, the manifest last, or reuse the one that stands there with the same parameters.
+        """Write the set into a folder, the manifest last, or reuse or finish the one that stands there with the same parameters.
 
-        ``manifest.csv`` has the lungs' and heart's masks; ``reports.csv`` the text a study; ``truth.csv`` what is in the
-        pictures and ``gold.csv`` the part of it a labeler's channel may be estimated on; ``truth_details.csv`` side, size,
-        severity and what the report made of each finding; ``truth_masks.csv`` the findings' masks.
+        ``manifest.csv`` has the lungs' and heart's masks; ``reports.csv`` the text of the studies that have one; ``labels.csv``
+        what the hospitals' coders say; ``truth.csv`` what is in the pictures and ``gold.csv`` the part of it a channel may be
+        estimated on; ``truth_details.csv`` side, size, severity and what reports and coders made of each finding;
+        ``truth_masks.csv`` the findings' masks. Training needs none of the files whose names begin with truth.
 
         Raises:
             InputError: The folder holds something else, or cannot be written.
@@ -116,6 +132,7 @@ class Phantom:
         if not self._stands(root):
             _write_json(root / "phantom.json", self._parameters())
             self._write_files(root, self._make(root))
+            (root / ".drawn").unlink(missing_ok=True)
         if self.preview and not (root / "contact_sheet.png").exists():
             write_sheet(root)
         print(f"phantom: {self.studies}/{self.studies} studies", file=sys.stderr)
@@ -137,24 +154,32 @@ class Phantom:
         return complete
 
     def _make(self, root: Path) -> list[_Study]:
-        """Draw and write all images and masks; return the studies in order."""
+        """Draw and write all images and masks that do not stand there yet; return the studies in order."""
         for folder in ("images", "masks"):
             (root / folder).mkdir(exist_ok=True)
         work = [(index, patient, visit) for index, (patient, visit) in enumerate(draw_patients(self.studies, self.seed))]
         chunks = [work[i : i + CHUNK] for i in range(0, len(work), CHUNK)]
+        drawn = _read_drawn(root / ".drawn")
         make = partial(_make_chunk, root, self.size, self.seed)
         made: list[_Study] = []
-        with progress("studies", self.studies) as advance:
-            for studies in _parallel(make, chunks, self.jobs):
+        with progress("studies", self.studies) as advance, (root / ".drawn").open("a", encoding="ascii") as log:
+            for number, studies in enumerate(
+                _parallel(make, [(number not in drawn, c) for number, c in enumerate(chunks)], self.jobs)
+            ):
                 made += studies
+                if number not in drawn:
+                    log.write(f"{number}\n")
+                    log.flush()
                 advance(len(studies))
         return made
 
     def _write_files(self, root: Path, studies: Sequence[_Study]) -> None:
-        train = [s.truth for s in studies if s.split == "train"]
-        chosen = generator(self.seed, 2).permutation(len(train))[: min(GOLD, -(-len(train) // 3))]
+        train = [s.truth for s in studies if s.case.patient.split == "train"]
+        chosen = Draws(self.seed, 13).shuffled(range(len(train)))[: min(GOLD, -(-len(train) // 3))]
         truth = ("report_id", *FINDINGS)
-        _write_csv(root / "reports.csv", ("report_id", "text"), (s.report for s in studies))
+        texts = ((s.case.study_id, s.text) for s in studies if HOSPITALS[s.case.patient.dataset].text)
+        _write_csv(root / "reports.csv", ("report_id", "text"), texts)
+        write_labels(root / "labels.csv", [(s.case.study_id, s.coded) for s in studies if s.coded is not None])
         _write_csv(root / "truth.csv", truth, (s.truth for s in studies))
         _write_csv(root / "gold.csv", truth, (train[i] for i in sorted(chosen)))
         _write_csv(root / "truth_details.csv", DETAILS, (row for s in studies for row in s.details))
@@ -162,7 +187,10 @@ class Phantom:
         _write_csv(root / "manifest.csv", MANIFEST, (row for s in studies for row in s.manifest))
 
 
-def _parallel(make: partial[list[_Study]], chunks: Sequence[Sequence[Work]], jobs: int) -> Iterator[list[_Study]]:
+Chunk = tuple[bool, Sequence[Work]]
+
+
+def _parallel(make: partial[list[_Study]], chunks: Sequence[Chunk], jobs: int) -> Iterator[list[_Study]]:
     if jobs == 1:
         yield from map(make, chunks)
         return
@@ -171,58 +199,63 @@ def _parallel(make: partial[list[_Study]], chunks: Sequence[Sequence[Work]], job
         yield from pool.map(make, chunks)
 
 
-def _make_chunk(root: Path, size: int, seed: int, work: Sequence[Work]) -> list[_Study]:
-    return [_make_study(draw_case(index, patient, visit, seed), root, size, seed) for index, patient, visit in work]
+def _make_chunk(root: Path, size: int, seed: int, chunk: Chunk) -> list[_Study]:
+    to_draw, work = chunk
+    return [_make_study(draw_case(index, patient, visit, seed), root, size, seed, to_draw) for index, patient, visit in work]
 
 
-def _make_study(case: Case, root: Path, size: int, seed: int) -> _Study:
-    """Write the pictures and masks of one study and collect its rows."""
+def _make_study(case: Case, root: Path, size: int, seed: int, to_draw: bool) -> _Study:
+    """Collect the rows of one study, and write its pictures and masks if they are still to be drawn."""
     text, statements = write_report(case, seed)
-    present = {lesion.finding for lesion in case.lesions}
+    coded = code(case, seed, statements)
+    who, present = case.patient, [lesion.finding for lesion in case.lesions]
     manifest: list[Row] = []
     masks: list[Row] = []
     for picture, view in enumerate(case.views):
-        image, shapes = draw(case, picture, size, seed)
         stem = f"{case.study_id}_{picture}"
-        paths = {name: f"masks/{stem}_{name.lower().replace(' ', '_')}.png" for name in shapes}
-        _write_png(root / f"images/{stem}.png", image)
-        for name, shape in shapes.items():
-            _write_png(root / paths[name], shape.astype(np.uint8) * 255)
-        who = case.patient
-        person = (case.study_id, who.patient_id, who.dataset, who.split, view, case.age, who.sex)
+        paths = {name: f"masks/{stem}_{_file(name)}.png" for name in (*STRUCTURES, *present)}
+        if to_draw:
+            image, shapes = draw(case, picture, size, seed)
+            _write_png(root / f"images/{stem}.png", image)
+            for name, path in paths.items():
+                _write_png(root / path, shapes[name].astype(np.uint8) * 255)
+        person = (case.study_id, who.patient_id, who.dataset, who.split, view, case.age, who.sex, case.day)
         manifest.append((f"images/{stem}.png", *person, text, *(paths[s] for s in STRUCTURES)))
-        masks += [(f"images/{stem}.png", finding, paths[finding]) for finding in FINDINGS if finding in present]
-    return _Study(
-        split=case.patient.split,
-        manifest=manifest,
-        report=(case.study_id, text),
-        truth=(case.study_id, *(int(finding in present) for finding in FINDINGS)),
-        details=[_details(case, statement) for statement in statements],
-        masks=masks,
-    )
+        masks += [(f"images/{stem}.png", finding, paths[finding]) for finding in present]
+    said = {s.finding: s for s in statements}
+    details = [_details(case, finding, said.get(finding), (coded or {}).get(finding, "")) for finding in FINDINGS]
+    return _Study(case, text, coded, manifest, details, masks)
 
 
-def _details(case: Case, statement: Statement) -> Row:
-    lesion = next((one for one in case.lesions if one.finding == statement.finding), None)
-    size = case.heart if statement.finding == "Cardiomegaly" else lesion.size if lesion else None
-    return (
-        case.study_id,
-        statement.finding,
-        int(lesion is not None),
-        lesion.side if lesion else "",
-        "" if size is None else f"{size:.4f}",
-        "" if size is None else f"{size * case.patient.thorax_mm:.1f}",
-        SEVERITIES[lesion.severity] if lesion else "",
-        statement.state,
-        int(statement.omitted),
-        int(statement.hedged),
-        int(statement.overcalled),
-    )
+def _file(name: str) -> str:
+    return name.lower().replace(" ", "_").replace("/", "_")
+
+
+def _details(case: Case, finding: str, statement: Statement | None, coded: str) -> Row:
+    lesion = case.find(finding)
+    shape: Row = ("", "", "", "", "", "", "", "")
+    if lesion is not None:
+        zone = lesion.zone if lesion.side else ""
+        size = (f"{lesion.size:.3f}", UNITS[finding])
+        shape = (SEVERITIES[lesion.severity], lesion.side, zone, *size, lesion.kind, lesion.count, lesion.change)
+    said: Row = ("", "", "", "")
+    if statement is not None:
+        said = (statement.state, int(statement.omitted), int(statement.hedged), int(statement.overcalled))
+    return (case.study_id, finding, int(lesion is not None), *shape, *said, coded)
+
+
+def _read_drawn(path: Path) -> set[int]:
+    """Return the chunks that an interrupted run has drawn; a torn last line does not count."""
+    try:
+        lines = path.read_text(encoding="ascii").split("\n")[:-1]
+        return {int(line) for line in lines}
+    except (OSError, ValueError):
+        return set()
 
 
 def _write_png(path: Path, pixels: NDArray[np.uint8]) -> None:
-    with atomic_path(path) as temporary:
-        Image.fromarray(pixels).save(temporary, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
+    # Written in place: what an interruption leaves torn is drawn again, since its chunk is not noted as drawn.
+    Image.fromarray(pixels).save(path, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)
 
 
 def _write_csv(path: Path, header: Row, rows: Iterable[Row]) -> None:

@@ -3,30 +3,33 @@
 from __future__ import annotations
 
 import csv
+import itertools
 from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageColor, ImageDraw
 
-from hybridpt.data._phantom_case import FINDINGS
+from hybridpt.data._phantom.cases import FINDINGS
 from labelers.io.files import atomic_path
 
 __all__ = ["write_sheet"]
 
 COLUMNS, ROWS = 8, 5
-TILE = 192  # pixels a side
-COLOURS = dict(zip(FINDINGS, ((255, 200, 0), (0, 190, 255), (255, 70, 70), (90, 255, 90)), strict=True))
+TILE = 224  # pixels a side
+_HUES = range(0, 256, 16)
+COLOURS = {f: ImageColor.getrgb(f"hsv({round(h * 360 / 256)}, 75%, 100%)") for f, h in zip(FINDINGS, _HUES, strict=True)}
 
 
 def write_sheet(root: Path) -> None:
-    """Write ``contact_sheet.png`` from the first pictures in ``root/images`` and the masks that ``truth_masks.csv`` lists."""
+    """Write ``contact_sheet.png`` from the first pictures of the manifest and the masks that ``truth_masks.csv`` lists."""
     masks: defaultdict[str, list[tuple[str, str]]] = defaultdict(list)
     with (root / "truth_masks.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
             masks[row["image"]].append((row["finding"], row["mask"]))
-    images = sorted(p.relative_to(root).as_posix() for p in (root / "images").glob("*.png"))[: COLUMNS * ROWS]
+    with (root / "manifest.csv").open(encoding="utf-8", newline="") as file:
+        images = [row["image"] for row in itertools.islice(csv.DictReader(file), COLUMNS * ROWS)]
     sheet = Image.new("RGB", (COLUMNS * TILE, -(-len(images) // COLUMNS) * TILE))
     for number, image in enumerate(images):
         corner = (number % COLUMNS * TILE, number // COLUMNS * TILE)
