@@ -27,6 +27,7 @@ from hybridpt.data._phantom.sheet import write_sheet
 from labelers.console import progress
 from labelers.errors import InputError, UsageError
 from labelers.io.files import atomic_path
+from labelers.io.locks import lock
 
 __all__ = ["Phantom"]
 
@@ -63,6 +64,7 @@ DETAILS = (
     "omitted",
     "hedged",
     "overcalled",
+    "resolved",
     "coded",
 )
 
@@ -129,13 +131,25 @@ class Phantom:
             InputError: The folder holds something else, or cannot be written.
         """
         root = Path(root)
+        try:
+            root.mkdir(parents=True, exist_ok=True)
+            with lock(root / ".lock", f"{root}: another run is writing there; wait for it, or choose another folder"):
+                self._write(root)
+        except OSError as error:
+            # Drawing stops at a full disk, say; what stands is kept.
+            raise InputError(
+                f"{root}: expected a folder that can be written to, got: {error.strerror or type(error).__name__}; "
+                "make room or choose another folder, and run the same command again to go on"
+            ) from None
+        print(f"phantom: {self.studies}/{self.studies} studies", file=sys.stderr)
+
+    def _write(self, root: Path) -> None:
         if not self._stands(root):
             _write_json(root / "phantom.json", self._parameters())
             self._write_files(root, self._make(root))
             (root / ".drawn").unlink(missing_ok=True)
         if self.preview and not (root / "contact_sheet.png").exists():
             write_sheet(root)
-        print(f"phantom: {self.studies}/{self.studies} studies", file=sys.stderr)
 
     def _parameters(self) -> dict[str, int]:
         return {"format": FORMAT, "studies": self.studies, "size": self.size, "seed": self.seed}
@@ -238,9 +252,10 @@ def _details(case: Case, finding: str, statement: Statement | None, coded: str) 
         zone = lesion.zone if lesion.side else ""
         size = (f"{lesion.size:.3f}", UNITS[finding])
         shape = (SEVERITIES[lesion.severity], lesion.side, zone, *size, lesion.kind, lesion.count, lesion.change)
-    said: Row = ("", "", "", "")
+    said: Row = ("", "", "", "", "")
     if statement is not None:
-        said = (statement.state, int(statement.omitted), int(statement.hedged), int(statement.overcalled))
+        marks = (statement.omitted, statement.hedged, statement.overcalled, statement.resolved)
+        said = (statement.state, *map(int, marks))
     return (case.study_id, finding, int(lesion is not None), *shape, *said, coded)
 
 

@@ -19,6 +19,7 @@ from hybridpt.data.manifest import read_manifest
 from hybridpt.data.phantom import Phantom
 from labelers.errors import InputError, UsageError
 from labelers.io import read_table
+from labelers.io.locks import lock
 
 STUDIES, SIZE = 200, 48
 
@@ -226,6 +227,19 @@ def test_a_manifest_of_somebody_else_is_left_alone(content: str | None, tmp_path
     with pytest.raises(InputError, match="choose another folder"):
         Phantom(studies=6, size=32).write(tmp_path)
     assert (tmp_path / "manifest.csv").read_text(encoding="utf-8") == "image\n"
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    with lock(tmp_path / ".lock", "mine"), pytest.raises(InputError, match="another run is writing there"):
+        Phantom(studies=2, size=32).write(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="expected a folder that can be written to"):
+        Phantom(studies=2, size=32).write(tmp_path / "file")
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 @pytest.mark.parametrize("wrong", [{"studies": 0}, {"size": 31}, {"size": 2048}, {"seed": -1}, {"jobs": 0}])

@@ -112,13 +112,14 @@ class Body:
         lesion = self.case.find("Scoliosis")
         if lesion is None:
             return np.zeros_like(z)
-        # A sine of period 2 d has at its flanks the slope pi A / d; Cobb's angle lies between both flanks: 2 atan(pi A / d).
-        waves = 1.0 if lesion.kind == "double" else 0.5
-        length = 1.15 * self.dome
-        slope = np.tan(np.radians(lesion.size) / 2)
-        amplitude = slope * length / (2 * np.pi * waves)
-        phase = np.clip((z + 0.1 * self.dome) / length, -0.1, 1.1)
-        return np.asarray(SIGN[lesion.side] * amplitude * np.sin(2 * np.pi * waves * phase))
+        # One bump (1 - cos) / 2 of height A over a length d, or two in turn over half of it, is steepest with the slope pi A / d
+        # at both flanks, between which lies Cobb's angle: 2 atan(pi A / d). Above and below the chest the spine is straight.
+        bumps = 2 if lesion.kind == "double" else 1
+        length = 1.15 * self.dome / bumps
+        amplitude = np.tan(np.radians(lesion.size) / 2) * length / np.pi
+        phase = np.clip((z + 0.1 * self.dome) / length, 0, bumps)
+        turn = np.where(phase > 1, -1.0, 1.0)
+        return np.asarray(SIGN[lesion.side] * amplitude * turn * (1 - np.cos(2 * np.pi * phase)) / 2)
 
     def cavity(self, side: str, z: Rows) -> Stack:
         """One half of the chest inside its ribs; it reaches over the midline, where the picture cuts it, and under the diaphragm."""

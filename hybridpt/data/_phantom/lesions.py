@@ -270,7 +270,7 @@ def _granulomas(scene: Scene, lesion: Lesion) -> Map:
     shown = np.zeros_like(scene.soft)
     for place, size in _scattered(lesion):
         shown += scene.camera.through(spot(scene.body, lesion.side, place), _ball(size))
-    scene.bone += np.float32(0.9) * shown
+    scene.bone += np.float32(1.6) * shown
     return shown
 
 
@@ -290,11 +290,13 @@ def _emphysema(scene: Scene, lesion: Lesion) -> Map:
 
 
 def _fractures(scene: Scene, lesion: Lesion) -> Map:
-    """Where ribs are broken; the step in the rib is the body's, the callus of a healed one is drawn here."""
+    """Where ribs are broken; the step in the rib is the body's, the gap of a fresh one and the callus of a healed one are drawn here."""
     shown = np.zeros_like(scene.soft)
     for point in scene.body.breaks(scene.camera.pitch):
         shown = np.maximum(shown, scene.camera.through(point, _ball(17)))
-        if lesion.kind == "healed":
+        if lesion.kind == "acute":
+            scene.bone *= 1 - np.minimum(scene.camera.through(point, _ball(7)) * np.float32(0.12), 1)
+        else:
             scene.bone += np.float32(0.35) * scene.camera.through(point, np.diag([7.0, 5.0, 8.0]))
     return shown
 
@@ -390,7 +392,7 @@ def _catheter(scene: Scene, lesion: Lesion) -> Map:
     path = np.array([*start, inlet, vein, tip]).T
     curve = tube(_smooth(path), lesion.size / 2, scene.camera.pitch)
     shown = scene.camera.splat(curve.points, curve.volume)
-    scene.metal += np.float32(0.16) * shown
+    scene.metal += np.float32(0.30) * shown
     return _outlined(scene, shown, lesion.size / 2)
 
 
@@ -404,7 +406,7 @@ def _tube(scene: Scene, lesion: Lesion) -> Map:
     wall = tube(path, lesion.size / 2, scene.camera.pitch, hollow=0.74)
     line = tube(path + np.array([[lesion.size / 2], [0], [0]]), 0.75, scene.camera.pitch)
     shown = scene.camera.splat(wall.points, wall.volume)
-    strong = (0.02, 0.05, 0.08)[lesion.severity]
+    strong = (0.03, 0.08, 0.14)[lesion.severity]
     marked = scene.camera.splat(line.points, line.volume)
     scene.metal += np.float32(strong) * shown + np.float32(4 * strong) * marked
     return _outlined(scene, shown, lesion.size / 4)

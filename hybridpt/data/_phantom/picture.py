@@ -207,8 +207,8 @@ def _develop(depth: Map, case: Case, view: str, draws: Draws) -> NDArray[np.uint
         film += np.float32(sharpen) * (film - _soften(film))
     low, high = _window(case, view, scatter)
     # The curve of film: straight between lung and mediastinum, flat beyond both.
-    steep = contrast * draws.normal(1, 0.08, 0.8, 1.2) * 1.4 / (high - low)
-    level = (film - np.float32(0.5 * (low + high) + draws.normal(0, 0.07) * (high - low))) * np.float32(steep)
+    steep = contrast * draws.normal(1, 0.08, 0.8, 1.2) * 1.5 / (high - low)
+    level = (film - np.float32(low + (0.36 + draws.normal(0, 0.06)) * (high - low))) * np.float32(steep)
     level = np.float32(0.5) + np.float32(0.5) * level / np.sqrt(1 + level * level)
     grain = (
         draws.normals(*film.shape) * np.exp(np.minimum(film, 7) * np.float32(0.16)) * np.float32(noise * draws.uniform(0.6, 1.3))
