@@ -35,7 +35,7 @@ $(DEMO)/labels.parquet: $(DATA)/manifest.csv
 	$(BIN)/labelers run $(DATA)/reports.csv --labeler context -o $@
 
 $(DEMO)/channels.json: $(DEMO)/labels.parquet
-	$(BIN)/labelers noise $(DEMO)/labels.parquet --gold $(DATA)/gold.csv --truth images -o $@
+	$(BIN)/labelers noise $(DEMO)/labels.parquet $(DATA)/labels.csv --gold $(DATA)/gold.csv --truth images -o $@
 
 $(DEMO)/.fitted: $(DEMO)/channels.json
 	rm -rf $(DEMO)/fit

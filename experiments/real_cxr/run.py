@@ -154,11 +154,11 @@ def label(output: Path) -> None:
     run("labelers", "run", output / "reports.csv", "--labeler", "context", "-o", output / "labels-notes.parquet")
 
 
-def train_and_test(output: Path, seed: int, epochs: int | None) -> None:
+def train_and_test(root: Path, output: Path, seed: int, epochs: int | None) -> None:
     """Fit on both sources, then test against NIH's own labels."""
     config = os.path.relpath(CONFIG)
     tables = f"[{NOTES}={output / 'labels-notes.parquet'}, {NIH}={output / 'labels-nih.parquet'}]"
-    data = ("--data.manifest", output / "manifest.csv", "--data.labels", tables)
+    data = ("--data.manifest", output / "manifest.csv", "--data.labels", tables, "--data.image_root", root)
     seeds = ("--seed_everything", str(seed), "--data.seed", str(seed))
     length = () if epochs is None else ("--trainer.max_epochs", str(epochs))
     fit = output / "fit"
@@ -195,7 +195,7 @@ def main() -> None:
         raise SystemExit(f"real_cxr: error: {output}: expected a new or empty folder; remove it or choose another with --output")
     prepare(arguments.root, output, arguments.seed, arguments.limit)
     label(output)
-    train_and_test(output, arguments.seed, arguments.epochs)
+    train_and_test(arguments.root, output, arguments.seed, arguments.epochs)
     show(output / "results.csv")
 
 

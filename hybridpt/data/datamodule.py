@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import secrets
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +15,21 @@ from torch.utils.data import DataLoader
 
 from hybridpt.batch import Batch
 from hybridpt.data.dataset import Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
-from hybridpt.data.labels import JoinedLabels, bind, join_gold, join_labels, read_tables, truth_of_states
-from hybridpt.data.manifest import read_manifest
+from hybridpt.data.frequencies import channel_gaps, contradictions
+from hybridpt.data.labels import JoinedLabels, Overlap, bind, join_gold, join_labels, overlap, read_tables, truth_of_states
+from hybridpt.data.manifest import image_roots, read_manifest
+from hybridpt.data.quarantine import Quarantine
 from hybridpt.data.sources import Sources, keyed_hash
 from hybridpt.data.text import contrastive_text
 from labelers.channel import ChannelSet, read_channels
 from labelers.errors import InputError, UsageError
-from labelers.io import atomic_path, read_gold
+from labelers.io import read_gold
 
 __all__ = ["HybridDataModule"]
 
-QUARANTINE_SHARE = 0.01
-"""More unreadable images than this share of those in use stop the run."""
+PREVALENCE = (0.005, 0.995)
+"""Range of the prevalence at which a model starts: a prior of 0 or 1 would start at infinite log-odds."""
+STAGES = ("fit", "validate", "test", "predict")
 
 
 class HybridDataModule(LightningDataModule):
@@ -45,6 +48,8 @@ class HybridDataModule(LightningDataModule):
         num_workers: Processes that read images.
         strict: Stop at the first image that cannot be read, instead of leaving it out and naming it in quarantine.csv.
         seed: Seed of order and augmentation.
+        image_root: A folder beside the manifest's that images may lie in, for absolute paths, paths with ``..`` and links, which are
+            refused where they lead anywhere else.
     """
 
     def __init__(
@@ -59,6 +64,7 @@ class HybridDataModule(LightningDataModule):
         num_workers: int = 2,
         strict: bool = False,
         seed: int = 0,
+        image_root: str | None = None,
     ) -> None:
         super().__init__()
         self.manifest = manifest
@@ -71,17 +77,17 @@ class HybridDataModule(LightningDataModule):
         self.num_workers = num_workers
         self.strict = strict
         self.seed = seed
+        self.image_root = image_root
         self.sources: Sources
         self.rows: pd.DataFrame
         self.gold_used = False
         self.channel_set: ChannelSet | None = None
-        self._failed: dict[int, str] = {}
 
     def setup(self, stage: str) -> None:
         """Read and join everything but the pixels."""
         model: Any = getattr(self.trainer, "lightning_module", None)
         known: Sources | None = getattr(model, "sources", None)
-        self.rows = read_manifest(self.manifest)
+        self.rows = read_manifest(self.manifest, self.image_root)
         self.channel_set = None if self.channels is None else read_channels(self.channels)
         joined = self._join(known)
         train = (self.rows["split"] == "train").to_numpy()
@@ -93,12 +99,70 @@ class HybridDataModule(LightningDataModule):
         self.gold_used = self.gold is not None and stage in ("validate", "test")
         truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
         if self.gold is not None and self.gold_used:
-            dataset, path = bind(self.gold)
-            truth = join_gold(dataset, read_gold(path), self.rows, joined.findings)
+            truth = self._judged(self.gold, joined.findings, stage)
         self._table = self._tabulate(joined, truth)
+        if stage == "fit" and self.channel_set is not None:
+            self._check_channels(joined, self.channel_set, train)
         self._tokenizer = getattr(model, "tokenizer", None)
         self._views = getattr(model, "views", ())
-        self._failed = {}
+        self._quarantine = Quarantine(
+            self._folder(stage) / self._named("quarantine.csv"),
+            self._table.image,
+            self.rows["split"].to_numpy(object),
+            self.strict,
+        )
+
+    def _folder(self, stage: str) -> Path:
+        """Where the stage writes: the run's folder for a fit, one below it for the rest."""
+        root = Path(self.trainer.default_root_dir if self.trainer is not None else os.curdir)
+        name = STAGES[STAGES.index(stage)]  # Lightning gives a member of an enumeration, which is equal to it but reads otherwise
+        return root if name == "fit" else root / name
+
+    def _named(self, name: str) -> str:
+        """The name of a file that each process of a distributed run writes for itself."""
+        rank = 0 if self.trainer is None else self.trainer.global_rank
+        return name if rank == 0 else f"process{rank}-{name}"
+
+    def _say(self, text: str) -> None:
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(f"hybridpt: {text}", file=sys.stderr, flush=True)
+
+    def _say_partial(self, what: str, met: Overlap) -> None:
+        if met.partial:
+            self._say(f"note: {what}: {met}")
+
+    def _judged(self, gold: str, findings: tuple[str, ...], stage: str) -> np.ndarray[Any, Any]:
+        dataset, path = bind(gold)
+        judged = read_gold(path)
+        truth = join_gold(dataset, judged, self.rows, findings)
+        self._say_partial("the gold", overlap(dataset, list(judged.report_ids), self.rows))
+        used = (self.rows["split"] == ("val" if stage == "validate" else "test")).to_numpy()
+        if used.any() and np.isnan(truth[used]).all():
+            raise InputError(
+                f"{path}: judges none of the {int(used.sum()):,} images that are tested; give gold of their studies, or none to test against labels"
+            )
+        return truth
+
+    def _check_channels(self, joined: JoinedLabels, channels: ChannelSet, train: np.ndarray[Any, Any]) -> None:
+        """Say what has no channel, and where the labels contradict theirs.
+
+        Raises:
+            InputError: None of the channels is about these labels.
+        """
+        datasets = self.rows["dataset"].to_numpy(object)
+        gaps = channel_gaps(joined, channels, datasets)
+        if gaps and all(gap.complete for gap in gaps) and {gap.labeler for gap in gaps} == set(joined.labelers):
+            raise InputError(f"{self.channels}: {gaps[0]}; measure one with 'labelers noise' on gold that judges them")
+        for gap in gaps:
+            self._say(f"note: {gap}; under the label term 'channel' its labels of them count for nothing")
+        found = contradictions(joined, channels, datasets, self._table.study, train)
+        for labeler, dataset in dict.fromkeys((c.labeler, c.dataset) for c in found):
+            mine = [c for c in found if (c.labeler, c.dataset) == (labeler, dataset)]
+            self._say(
+                f"warning: the labels of '{labeler}' in the data set '{dataset}' contradict its channel for {len(mine)} of "
+                f"{len(joined.findings)} findings, most of all {mine[0]}; measure a channel on gold of this data set, or check that "
+                "labels and channels belong together"
+            )
 
     def _join(self, known: Sources | None) -> JoinedLabels:
         tables = read_tables(self.labels)
@@ -115,6 +179,8 @@ class HybridDataModule(LightningDataModule):
                     f"give --data.image_size {known.image_size}"
                 )
         joined = join_labels(tables, self.rows, findings)
+        for dataset, table in tables:
+            self._say_partial(f"labels of '{table.source}'", overlap(dataset, list(table.report_ids), self.rows))
         if known is None:
             return joined
         unknown = set(joined.labelers) - set(known.labelers)
@@ -137,7 +203,8 @@ class HybridDataModule(LightningDataModule):
         prevalence = joined.positive_share(train)
         if self.channel_set is not None:
             prior = self.channel_set.prior
-            prevalence = tuple(prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True))
+            given = [prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True)]
+            prevalence = tuple(float(p) for p in np.clip(given, *PREVALENCE))
         key = secrets.token_hex(16)
         return Sources(
             findings=joined.findings,
@@ -182,7 +249,7 @@ class HybridDataModule(LightningDataModule):
         if not len(rows):
             raise InputError(f"{self.manifest}: expected images in the split '{split}', found none")
         return DataLoader(
-            ImageDataset(self._table, self.sources.image_size, self._views),
+            ImageDataset(self._table, self.sources.image_size, self._views, image_roots(self.manifest, self.image_root)),
             batch_size=self.batch_size,
             sampler=EpochSampler(rows, self.seed if train else None),
             num_workers=self.num_workers,
@@ -209,33 +276,27 @@ class HybridDataModule(LightningDataModule):
 
     def truth(self, rows: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], str]:
         """Return the truth of some rows, (N, K) with nan, and what to write behind a task's name: "" for gold, "/labels" else."""
+        labels = self._table.labels
+        if not self.gold_used and not labels.labelers:
+            raise InputError("nothing to test against; give gold with --data.gold, or label tables with --data.labels")
         if self.gold_used:
             return self._table.truth[rows], ""
-        labels = self._table.labels
-        if not labels.labelers:
-            raise InputError("nothing to test against; give gold with --data.gold, or label tables with --data.labels")
         return truth_of_states(labels.state[rows], labels.looked[rows]), "/labels"
+
+    @property
+    def unread(self) -> frozenset[int]:
+        """Rows whose image could not be read; a batch of nothing else holds a black image in the place of one."""
+        return frozenset(self._quarantine.reasons)
 
     def on_before_batch_transfer(self, batch: Loaded, dataloader_idx: int) -> Batch:
         """Take the unreadable images out of the stream and account for them."""
-        if batch.failed:
-            self._quarantine(batch.failed)
+        self._quarantine.add(batch.failed)
         return batch.batch
 
-    def _quarantine(self, failed: list[tuple[int, str]]) -> None:
-        self._failed.update(failed)
-        root = Path(self.trainer.default_root_dir if self.trainer is not None else os.curdir)
-        path = root / "quarantine.csv"
-        with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["image", "reason"])
-            writer.writerows([self._table.image[row], reason] for row, reason in sorted(self._failed.items()))
-        count, total = len(self._failed), len(self.rows)
-        if self.strict or count > QUARANTINE_SHARE * total:
-            limit = "strict is set" if self.strict else f"more than {QUARANTINE_SHARE:.0%}"
-            raise InputError(
-                f"{count} of {total} images cannot be read ({limit}); {path} names them with the reason, mend or remove them"
-            )
+    def teardown(self, stage: str) -> None:
+        """Say how many images could not be read."""
+        if self._quarantine.reasons:
+            print(f"hybridpt: {self._quarantine}", file=sys.stderr, flush=True)
 
 
 def _check_same(what: str, given: list[str], known: tuple[str, ...]) -> None:

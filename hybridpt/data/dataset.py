@@ -62,17 +62,19 @@ class ImageDataset(Dataset[Sample]):
         table: All images.
         size: Side of the standard image in pixels.
         views: Further crops to cut from each image.
+        roots: Real paths of the folders that images may lie in; none for anywhere.
     """
 
-    def __init__(self, table: Table, size: int, views: Sequence[View] = ()) -> None:
+    def __init__(self, table: Table, size: int, views: Sequence[View] = (), roots: Sequence[str] = ()) -> None:
         self.table = table
         self.size = size
         self.views = tuple(views)
+        self.roots = tuple(roots)
 
     def __getitem__(self, key: tuple[int, int | None]) -> Sample:
         row, seed = key
         try:
-            pixels = read_image(self.table.image[row])
+            pixels = read_image(self.table.image[row], self.roots)
         except UnreadableImage as error:
             blank = {v.name: torch.zeros(v.count, 1, v.size, v.size) for v in self.views}
             return Sample(row, torch.zeros(1, self.size, self.size), blank, str(error))

@@ -14,7 +14,10 @@ from labelers.errors import InputError
 from labelers.io import Gold, read_table
 from labelers.types import NEGATIVE, POSITIVE, UNMENTIONED, LabelTable
 
-__all__ = ["JoinedLabels", "bind", "join_gold", "join_labels", "read_tables", "truth_of_states"]
+__all__ = ["JoinedLabels", "Overlap", "bind", "join_gold", "join_labels", "overlap", "read_tables", "truth_of_states"]
+
+SHOWN = 10
+"""Names listed in a message at the most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,10 +55,19 @@ def read_tables(paths: Sequence[str]) -> list[tuple[str | None, LabelTable]]:
     """Read label tables; a path may be written ``DATASET=PATH`` to bind the table to one data set.
 
     Raises:
-        InputError: As ``labelers.read_table``; or a fused table stands beside one that it was made of.
+        InputError: As ``labelers.read_table``; two tables name different versions of one vocabulary; or a fused table stands beside
+            one that it was made of.
     """
     bound = [bind(path) for path in paths]
     tables = [(dataset, read_table(path)) for dataset, path in bound]
+    versions: dict[str, str] = {}
+    for _, table in tables:
+        name, version = table.vocabulary.name, table.vocabulary.version
+        if versions.setdefault(name, version) != version:
+            raise InputError(
+                f"the labels of '{table.source}' name version {version} of the vocabulary '{name}', others version {versions[name]}; "
+                "a finding may mean two things, write all tables with one version"
+            )
     sources = {t.source for _, t in tables}
     for _, table in tables:
         both = sources & set(table.parents)
@@ -76,7 +88,8 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
         findings: K names to keep, in order.
 
     Raises:
-        InputError: A finding that no table knows, a table that meets no study, or a study id of two data sets in an unbound table.
+        InputError: A finding that no table knows, a table that meets no study, a study id of two data sets in an unbound table, or
+            a cell that two tables of one labeler fill.
     """
     known = {n for _, t in tables for n in t.vocabulary.names}
     unknown = [f for f in findings if f not in known]
@@ -93,6 +106,12 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
         rows, reports = _meet(dataset, list(table.report_ids), f"the labels of '{table.source}'", manifest)
         s = labelers.index(table.source)
         shared = [(k, table.vocabulary.index(f)) for k, f in enumerate(findings) if f in table.vocabulary]
+        twice = int(looked[rows, s][:, [k for k, _ in shared]].any(axis=1).sum())
+        if twice:
+            raise InputError(
+                f"two tables of '{table.source}' label the same {twice:,} images; give one of them, or bind each to its data set "
+                "with DATASET=PATH"
+            )
         for k, column in shared:
             state[rows, s, k] = table.state[reports, column]
             probability[rows, s, k] = table.probability[reports, column]
@@ -100,17 +119,54 @@ def join_labels(tables: Sequence[tuple[str | None, LabelTable]], manifest: pd.Da
     return JoinedLabels(tuple(findings), labelers, state, probability, looked)
 
 
+@dataclass(frozen=True)
+class Overlap:
+    """How far the ids of a file and the studies of a manifest meet.
+
+    Attributes:
+        ids: Ids of the file.
+        studies: Studies of the manifest, in the data set that the file is bound to, or in all that it meets.
+        both: Those that stand in both.
+    """
+
+    ids: int
+    studies: int
+    both: int
+
+    def __str__(self) -> str:
+        return f"{self.both:,} of {self.studies:,} studies met, {self.ids - self.both:,} of {self.ids:,} ids not in the manifest"
+
+    @property
+    def partial(self) -> bool:
+        """Whether either side has something that the other lacks."""
+        return self.both < max(self.ids, self.studies)
+
+
+def overlap(dataset: str | None, ids: Sequence[str], manifest: pd.DataFrame) -> Overlap:
+    """Count what a file bound to a data set, or to None, shares with a manifest."""
+    studies = manifest.drop_duplicates(["dataset", "study_id"])
+    met = studies["study_id"].isin(set(ids))
+    mine = studies["dataset"].isin([dataset] if dataset is not None else studies["dataset"][met].unique())
+    return Overlap(len(ids), int(mine.sum()), int((met & mine).sum()))
+
+
 def _meet(
     dataset: str | None, ids: Sequence[str], what: str, manifest: pd.DataFrame
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the manifest rows whose study is among some ids, and the position of each one's id."""
+    known = manifest["dataset"].unique()
+    if dataset is not None and dataset not in known:
+        raise InputError(
+            f"{what} are bound to the data set '{dataset}', which the manifest lacks; it has: {', '.join(sorted(known)[:SHOWN])}"
+        )
     position = {study: i for i, study in enumerate(ids)}
-    mine = manifest["study_id"].isin(position) & (True if dataset is None else manifest["dataset"] == dataset)
-    rows = np.flatnonzero(mine.to_numpy())
+    mine = manifest["dataset"].isin(known if dataset is None else [dataset])
+    rows = np.flatnonzero((mine & manifest["study_id"].isin(position)).to_numpy())
     if not len(rows):
         where = "" if dataset is None else f" of {dataset}"
+        studies = manifest["study_id"][mine].nunique()
         raise InputError(
-            f"{what} and the manifest share no study ({len(ids)} ids against {manifest['study_id'].nunique()} studies{where}); "
+            f"{what} and the manifest share no study ({len(ids)} ids against {studies} studies{where}); "
             "check that both use the same ids"
         )
     met = manifest.iloc[rows]

@@ -18,11 +18,17 @@ CONTRAST = 0.15
 """Largest relative change of contrast, and of brightness in grey levels of [0, 1]."""
 STANDARD_SCALE = (0.8, 1.0)
 RATIO = (0.9, 1.1)
+LONGEST = 4
+"""Longer sides than this many shorter ones are cut before an image is resized: a strip would need memory without end."""
 
 
 def standard(pixels: NDArray[np.float32], size: int) -> Tensor:
     """Shrink or enlarge so that the shorter side is ``size``, and cut out the centre: (H, W) to (1, size, size) in [0, 1]."""
-    image: Tensor = F.resize(torch.from_numpy(pixels)[None], [size], antialias=True)
+    image: Tensor = torch.from_numpy(pixels)[None]
+    longest = LONGEST * min(pixels.shape)
+    if max(pixels.shape) > longest:
+        image = F.center_crop(image, [min(side, longest) for side in pixels.shape])
+    image = F.resize(image, [size], antialias=True)
     image = F.center_crop(image, [size, size])
     return image.clamp(0, 1)
 

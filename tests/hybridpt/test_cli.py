@@ -270,6 +270,8 @@ def test_a_run_leaks_no_text_and_no_patient(tiny: Tiny, config: Path, tmp_path: 
         config,
         "--data.manifest",
         tmp_path / "marked.csv",
+        "--data.image_root",
+        tiny.root,
         "--trainer.default_root_dir",
         tmp_path / "run",
     ]

@@ -43,7 +43,7 @@ def prepared(shared: Path, script: dict[str, Any], tmp_path_factory: pytest.Temp
     script["prepare"](root, output)
     script["label"](output)
     notes, nih = (pd.read_csv(root / s / "manifest.csv", dtype=str, keep_default_na=False) for s in ("covid-notes", "nih-320"))
-    return Prepared(output, read_manifest(output / "manifest.csv"), notes, nih)
+    return Prepared(output, read_manifest(output / "manifest.csv", root), notes, nih)
 
 
 def of(prepared: Prepared, dataset: str) -> pd.DataFrame:

@@ -34,7 +34,7 @@ class Curve:
     """A thick line: points (3, N) in mm, and the volume of each in mm^3."""
 
     points: Points
-    volume: Rows
+    volume: Points
 
 
 @dataclass(frozen=True)
@@ -412,7 +412,7 @@ class Body:
         area = 0.5 * float(np.linalg.norm(np.cross(edges[0], edges[1])))
         # The thick rim: from the lower tip along the outer border to the joint, and back along the blade's spine.
         rim = np.array([corners[2], corners[1], corners[1] + [0, 8, -10], corners[0] + [0, 8, 14]]).T
-        blade = Curve(plate, np.full(plate.shape[1], 2.2 * area / plate.shape[1]))
+        blade = Curve(single(plate), np.full(plate.shape[1], 2.2 * area / plate.shape[1], np.float32))
         return _mirrored(join([blade, tube(rim, 4.2, pitch, hollow=0.6)]))
 
 
@@ -463,8 +463,8 @@ def ribbon(points: Points, height: float, area: float, pitch: float) -> Curve:
     # Up, made perpendicular to the line: the bar's own vertical.
     up = np.stack([-along[0] * along[2], -along[1] * along[2], flat])
     up *= 0.5 * height / np.maximum(np.sqrt(flat) * length, 1e-9)
-    spread = points[..., None] + up[..., None] * offset
-    return Curve(spread.reshape(3, -1), (length[..., None] * share).ravel())
+    spread = single(points)[..., None] + single(up)[..., None] * single(offset)
+    return Curve(spread.reshape(3, -1), (single(length)[..., None] * single(share)).ravel())
 
 
 def resample(path: Points, step: float) -> Points:
@@ -480,6 +480,11 @@ def join(curves: list[Curve]) -> Curve:
     return Curve(np.concatenate([c.points for c in curves], axis=1), np.concatenate([c.volume for c in curves]))
 
 
+def single(values: Points) -> Points:
+    """As float32, in which the many points are kept."""
+    return values.astype(np.float32, copy=False)
+
+
 def _gradient(points: Points) -> Points:
     """Differences along the last axis, at every point."""
     out = np.empty_like(points)
@@ -492,14 +497,14 @@ def _bars(start: Points, end: Points, radius: float, pitch: float) -> Curve:
     """Many straight bars of one thickness, from starts to ends (3, N)."""
     step = end - start
     count = max(2, int(np.ceil(float(np.sqrt((step * step).sum(axis=0)).max()) / (1.25 * pitch))))
-    share = (np.arange(count) + 0.5) / count
-    return _thicken(start[..., None] + step[..., None] * share, step / count, radius, pitch)
+    share = single((np.arange(count) + 0.5) / count)
+    return _thicken(single(start)[..., None] + single(step)[..., None] * share, step / count, radius, pitch)
 
 
 def _thicken(points: Points, along: Points, radius: float, pitch: float, hollow: float = 0.0) -> Curve:
     """Put a round section about every point (3, N, M) of N lines that go on by ``along`` (3, N)."""
     length = np.sqrt((along * along).sum(axis=0))
-    volume = np.pi * radius**2 * (1 - hollow**2) * length
+    volume = single(np.pi * radius**2 * (1 - hollow**2) * length)
     lines = int(np.ceil(2 * radius / (1.3 * pitch)))
     if lines < 2:
         return Curve(points.reshape(3, -1), np.repeat(volume, points.shape[2]))
@@ -511,9 +516,9 @@ def _thicken(points: Points, along: Points, radius: float, pitch: float, hollow:
     flat = np.where(steep, 1.0, flat)
     level = np.stack([np.where(steep, 1.0, y / flat), -x / flat, np.zeros_like(x)])
     other = np.stack([-x * z / flat, np.where(steep, 1.0, -y * z / flat), np.where(steep, 0.0, flat)])
-    section = (level[..., None] * first + other[..., None] * second) * radius
-    spread = points[..., None] + section[:, :, None, :]
-    return Curve(spread.reshape(3, -1), np.repeat(volume / len(first), points.shape[2] * len(first)))
+    section = single((level[..., None] * first + other[..., None] * second) * radius)
+    spread = single(points)[..., None] + section[:, :, None, :]
+    return Curve(spread.reshape(3, -1), np.repeat(volume / np.float32(len(first)), points.shape[2] * len(first)))
 
 
 @lru_cache(maxsize=64)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ __all__ = ["Camera", "Map", "Points", "Rows", "Stack"]
 
 Map = NDArray[np.float32]
 Rows = NDArray[np.float64]
-Points = NDArray[np.float64]
+Points = NDArray[np.floating[Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,7 +199,7 @@ class Camera:
         rows = slice(min(max(int(row - tall) - 1, 0), self.size), min(max(int(row + tall) + 2, 0), self.size))
         return rows, slice(min(max(int(column - wide) - 1, 0), self.size), min(max(int(column + wide) + 2, 0), self.size))
 
-    def project(self, points: Points) -> tuple[Rows, Rows]:
+    def project(self, points: Points) -> tuple[Points, Points]:
         """Columns and rows of points (3, ...), in pixels from the upper left corner, 0.5 in the middle of the first pixel."""
         cos, sin = self.turn
         x, y, z = points[0], points[1], points[2] - self.centre
@@ -209,29 +210,34 @@ class Camera:
         z += self.shift[1] / self.pitch + self.size / 2
         return u, z
 
-    def splat(self, points: Points, volume: Rows) -> Map:
+    def splat(self, points: Points, volume: Points) -> Map:
         """Thickness of a body given as points with volumes: each spreads linearly over the four pixels about it.
 
         Args:
-            points: (3, N) in mm.
-            volume: (N,) in mm^3.
+            points: (3, N) in mm, float32 or cast to it.
+            volume: (N,) in mm^3, the same.
         """
         n = self.size + 3  # a rim of one pixel before and two behind takes what falls outside
-        columns, rows = self.project(points)
+        columns, rows = self.project(points.astype(np.float32, copy=False))
+        volume = volume.astype(np.float32, copy=False)
         for place in (columns, rows):
-            place += 0.5
+            place += np.float32(0.5)
             np.maximum(place, 0, out=place)
             np.minimum(place, n - 2, out=place)
-        left, top = columns.astype(np.int64), rows.astype(np.int64)
-        right, below = columns - left, rows - top
+        left, top = np.trunc(columns), np.trunc(rows)
+        columns -= left
+        rows -= top
         top *= n
         top += left
-        lower = volume * below
-        upper = volume - lower
+        first = top.astype(np.int64)
+        rows *= volume
+        upper = volume - rows
+        upper_right, lower_right = upper * columns, rows * columns
+        upper -= upper_right
+        rows -= lower_right
         total = np.zeros(n * n)
-        upper_right, lower_right = upper * right, lower * right
-        for step, share in ((0, upper - upper_right), (1, upper_right), (n, lower - lower_right), (n + 1, lower_right)):
-            total[step:] += np.bincount(top, share, n * n)[: n * n - step]
+        for step, share in ((0, upper), (1, upper_right), (n, rows), (n + 1, lower_right)):
+            total[step:] += np.bincount(first, share, n * n)[: n * n - step]
         inner = total.reshape(n, n)[1 : self.size + 1, 1 : self.size + 1]
         return np.asarray(inner * (1 / self.pitch**2), np.float32)
 
