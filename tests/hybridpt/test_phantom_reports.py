@@ -29,7 +29,7 @@ from labelers.types import STATES
 STUDIES, SEED = 6000, 5
 WRITERS = [name for name, hospital in HOSPITALS.items() if hospital.text]
 COMMON = ("Cardiomegaly", "Pleural Effusion", "Pneumothorax", "Consolidation", "Atelectasis", "Edema", "Nodule")
-DIGEST = "9ea9c2088b5a794a"
+DIGEST = "e697e7e371d1e53f"
 """Of the first 300 reports of seed 1. It changes with any word, rate or draw; renew it by what the failing test prints."""
 
 

@@ -51,16 +51,16 @@ SIZES: Mapping[str, tuple[Range, Range, Range]] = {
     "Cardiomegaly": ((0.50, 0.535), (0.535, 0.60), (0.60, 0.70)),  # cardiothoracic ratio
     "Pleural Effusion": ((16, 38), (38, 90), (90, 160)),  # mm that the fluid rises at the chest wall
     "Pneumothorax": ((6, 14), (14, 36), (36, 95)),  # mm from the apex of the chest to that of the lung
-    "Consolidation": ((28, 45), (45, 75), (75, 120)),  # mm across
+    "Consolidation": ((35, 55), (55, 85), (85, 135)),  # mm across
     "Atelectasis": ((22, 42), (42, 75), (75, 120)),  # mm along the plate
     "Edema": ((0.20, 0.40), (0.40, 0.70), (0.70, 1.0)),  # share of the air lost in the hilar region
     "Nodule": ((6, 11), (11, 18), (18, 29)),  # mm across
-    "Mass": ((31, 40), (40, 54), (54, 80)),  # mm across
+    "Mass": ((31, 42), (42, 60), (60, 95)),  # mm across
     "Calcified Granuloma": ((3, 4.5), (4.5, 6.5), (6.5, 10)),  # mm across
     "Emphysema/COPD": ((0.15, 0.40), (0.40, 0.70), (0.70, 1.0)),  # share of the way to the most hyperinflated chest
     "Rib Fracture": ((1.5, 3), (3, 5), (5, 9)),  # mm by which the ends are apart
-    "Scoliosis": ((11, 17), (17, 28), (28, 48)),  # Cobb's angle, degrees
-    "Hiatal Hernia": ((26, 40), (40, 60), (60, 95)),  # mm across
+    "Scoliosis": ((11, 20), (20, 35), (35, 60)),  # Cobb's angle, degrees
+    "Hiatal Hernia": ((30, 45), (45, 70), (70, 110)),  # mm across
     "Implanted Device": ((22, 30), (42, 48), (48, 58)),  # mm along the pacemaker's case; the smallest have no leads
     "Catheter": ((1.2, 1.7), (1.9, 2.6), (2.8, 4.2)),  # mm across
     "Tube": ((6.5, 7.3), (7.3, 8.2), (8.2, 9.0)),  # mm across
@@ -335,15 +335,15 @@ _CHANCES: Mapping[str, Callable[[Patient, _State, Lesions], float]] = {
     "Atelectasis": lambda p, s, f: 0.08 + 0.25 * s.critical + 0.20 * ("Pleural Effusion" in f) + 0.10 * s.injured,
     "Edema": lambda p, s, f: 0.02 + 0.55 * s.overloaded + 0.12 * s.critical,
     "Nodule": lambda p, s, f: 0.08 + 0.10 * p.smoker,
-    "Mass": lambda p, s, f: 0.03 + 0.08 * p.smoker,
+    "Mass": lambda p, s, f: 0.05 + 0.11 * p.smoker,
     "Calcified Granuloma": lambda p, s, f: 0.06 + 0.001 * max(p.age - 30, 0),
     "Emphysema/COPD": lambda p, s, f: 0.02 + (0.45 if p.smoker and p.age > 45 else 0),
     "Rib Fracture": lambda p, s, f: 0.03 + 0.60 * s.injured,
     "Scoliosis": lambda p, s, f: 0.07 + 0.05 * (p.sex == "F"),
-    "Hiatal Hernia": lambda p, s, f: 0.02 + 0.002 * max(p.age - 40, 0),
-    "Implanted Device": lambda p, s, f: 0.015 + 0.25 * p.failing + 0.001 * max(p.age - 50, 0),
+    "Hiatal Hernia": lambda p, s, f: 0.04 + 0.003 * max(p.age - 40, 0),
+    "Implanted Device": lambda p, s, f: 0.03 + 0.28 * p.failing + 0.0015 * max(p.age - 50, 0),
     "Catheter": lambda p, s, f: 0.05 + 0.60 * s.critical,
-    "Tube": lambda p, s, f: 0.015 + 0.55 * s.critical,
+    "Tube": lambda p, s, f: 0.03 + 0.60 * s.critical,
 }
 """Chance of each finding in a patient that did not have it, given the findings drawn before it."""
 

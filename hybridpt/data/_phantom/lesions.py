@@ -154,7 +154,7 @@ def _press(scene: Scene, side: str, keep: Rows, towards_front: bool = False) -> 
 def _pneumothorax(scene: Scene, lesion: Lesion) -> Map:
     """Air outside a collapsed lung, whose rim shows as a thin line where rays meet it edge on."""
     body, z, gap = scene.body, scene.camera.z, lesion.size
-    fallen = np.clip((z - gap) / (0.55 * body.dome), 0, 1)
+    fallen = np.clip((z - gap) / min(20 + 3 * gap, 0.55 * body.dome), 0, 1)
     down = np.clip(z / body.top(lesion.side), 0, 1)
     keep = np.sqrt(1 - (1 - fallen) ** 2) * (1 - min(gap / 210, 0.45) * (1 - 0.6 * down)) * (z > gap)
     before = scene.air[lesion.side]
@@ -178,7 +178,7 @@ def _consolidation(scene: Scene, lesion: Lesion) -> Map:
             wide = size * draws.uniform(0.26, 0.40)
             flat = 0.6 if lesion.kind == "lobar" else 1.0
             cloud += scene.camera.through((x + off[0], y + off[1], z + flat * off[2]), np.diag([wide, wide, flat * wide]))
-        dense = np.float32(0.30 + 0.14 * lesion.severity)
+        dense = np.float32(0.36 + 0.17 * lesion.severity)
         filled = scene.fill(side, np.minimum(cloud * dense, np.float32(0.75) * scene.cavity[side]))
         scene.darken_vessels(np.minimum(filled / np.maximum(scene.cavity[side], 20), 1))
         shown += filled
@@ -238,7 +238,7 @@ def _nodules(scene: Scene, lesion: Lesion) -> Map:
     shown = np.zeros_like(scene.soft)
     for place, size in _scattered(lesion):
         shown += scene.camera.through(spot(scene.body, lesion.side, place), _ball(size))
-    scene.soft += np.float32(AERATED) * shown
+    scene.soft += np.float32(1.05) * shown  # round and firm: denser than the lung by more than its air
     return shown
 
 
@@ -392,7 +392,7 @@ def _catheter(scene: Scene, lesion: Lesion) -> Map:
     path = np.array([*start, inlet, vein, tip]).T
     curve = tube(_smooth(path), lesion.size / 2, scene.camera.pitch)
     shown = scene.camera.splat(curve.points, curve.volume)
-    scene.metal += np.float32(0.30) * shown
+    scene.metal += np.float32(0.45) * shown
     return _outlined(scene, shown, lesion.size / 2)
 
 
@@ -406,7 +406,7 @@ def _tube(scene: Scene, lesion: Lesion) -> Map:
     wall = tube(path, lesion.size / 2, scene.camera.pitch, hollow=0.74)
     line = tube(path + np.array([[lesion.size / 2], [0], [0]]), 0.75, scene.camera.pitch)
     shown = scene.camera.splat(wall.points, wall.volume)
-    strong = (0.03, 0.08, 0.14)[lesion.severity]
+    strong = (0.04, 0.12, 0.20)[lesion.severity]
     marked = scene.camera.splat(line.points, line.volume)
     scene.metal += np.float32(strong) * shown + np.float32(4 * strong) * marked
     return _outlined(scene, shown, lesion.size / 4)
