@@ -1,47 +1,156 @@
-"""Checkpoints back to models; nothing in a checkpoint is executed."""
+"""Checkpoints: written whole or not at all, and read back to models without anything in them being executed."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import torch
+from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 
 from hybridpt.data.sources import Sources
+from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.module import CHECKPOINT_KEY, CHECKPOINT_VERSION, HybridModule
-from labelers.errors import InputError
+from hybridpt.objectives import Objective
+from labelers.errors import InputError, UsageError
+from labelers.io import atomic_path
 
-__all__ = ["HybridModule", "load", "read_checkpoint", "sources_of"]
+__all__ = ["CheckpointFiles", "HybridModule", "checkpoint_file", "load", "load_weights", "read_checkpoint", "sources_of"]
+
+REQUIRED = {"state_dict": dict, "pytorch-lightning_version": str}
+RESUMABLE = {"loops": dict, "optimizer_states": list, "lr_schedulers": list, "callbacks": dict}
+OURS = ("hybridpt.encoders", "hybridpt.objectives")
+"""Where the classes live that a checkpoint may have imported."""
+PARTS = (ImageEncoder, TextEncoder, Objective)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Read a checkpoint into plain types and tensors.
+class CheckpointFiles(TorchCheckpointIO):
+    """Checkpoint files of a run. Lightning's own go by way of the system's temporary folder, which is neither whole nor private."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write a checkpoint whole, in the place of the earlier one.
+
+        Raises:
+            InputError: It cannot be written; the earlier one is as it was.
+        """
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            target = _Target(file)
+            try:
+                torch.save(checkpoint, cast(BinaryIO, target))
+            except RuntimeError:  # torch's account of it says nothing of the disk
+                if target.failure is None:
+                    raise
+                raise target.failure from None
+            file.flush()
+            os.fsync(file.fileno())  # so that not even a power cut leaves an empty file under the name
+
+    def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
+        """Read a checkpoint, as ``read_checkpoint``."""
+        return read_checkpoint(path)
+
+
+class _Target:
+    """A file for ``torch.save`` that remembers why it could not be written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.failure: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        """Write bytes."""
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.failure = error
+            raise
+
+    def flush(self) -> None:
+        """Do nothing: the file is flushed when it is whole."""
+
+
+def checkpoint_file(path: str | Path) -> Path:
+    """Return the path of a checkpoint that exists.
 
     Raises:
-        InputError: No such file, not readable without executing something, or not one of hybridpt's.
+        InputError: There is no such file.
     """
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint; give the path of a .ckpt file")
+        what = "a folder" if path.is_dir() else "no file"
+        raise InputError(f"{path}: expected a checkpoint, found {what}; give the path of a .ckpt file")
+    return path
+
+
+def read_checkpoint(path: str | Path, resume: bool = False) -> dict[str, Any]:
+    """Read a checkpoint into plain types and tensors.
+
+    Args:
+        path: The file.
+        resume: Whether it must also hold the state of a training to go on with.
+
+    Raises:
+        InputError: No such file, not readable without executing something, of another version, or not one of hybridpt's.
+    """
+    path = checkpoint_file(path)
     try:
         body = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or hostile file
         raise InputError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}); give one that 'hybridpt fit' wrote"
         ) from None
-    if not isinstance(body, dict) or body.get(CHECKPOINT_KEY, {}).get("version") != CHECKPOINT_VERSION:
+    _check_version(body, path)
+    for key, kind in (REQUIRED | (RESUMABLE if resume else {})).items():
+        if not isinstance(body.get(key), kind):
+            raise InputError(f"{path}: expected a checkpoint with '{key}', found none; give one that 'hybridpt fit' wrote")
+    return dict(body)
+
+
+def _check_version(body: Any, path: Path) -> None:
+    ours = body.get(CHECKPOINT_KEY) if isinstance(body, dict) else None
+    version = ours.get("version") if isinstance(ours, dict) else None
+    if not isinstance(version, int):
+        raise InputError(f"{path}: expected a checkpoint of hybridpt, found another's; give one that 'hybridpt fit' wrote")
+    if version != CHECKPOINT_VERSION:
+        advice = "update hybridpt" if version > CHECKPOINT_VERSION else "read it with the hybridpt that wrote it, or train again"
+        raise InputError(f"{path}: expected a checkpoint of version {CHECKPOINT_VERSION}, found version {version}; {advice}")
+
+
+def sources_of(body: dict[str, Any], path: str | Path) -> Sources:
+    """Return the findings, labelers and data sets of a checkpoint that was read from ``path``.
+
+    Raises:
+        InputError: They are not those of a checkpoint.
+    """
+    try:
+        sources = Sources.from_dict(body[CHECKPOINT_KEY]["sources"])
+        names = (*sources.findings, *sources.labelers, *sources.datasets, *sources.patients, sources.patient_key)
+        sound = all(isinstance(n, str) for n in names) and len(sources.prevalence) == len(sources.findings) > 0
+        sound = sound and all(0 < p < 1 for p in sources.prevalence) and sources.image_size > 0
+    except (AttributeError, KeyError, TypeError, ValueError):
+        sound = False
+    if not sound:
         raise InputError(
-            f"{path}: expected a checkpoint of hybridpt (version {CHECKPOINT_VERSION}); give one that 'hybridpt fit' wrote"
+            f"{path}: what it says of findings, labelers and data sets is damaged; give one that 'hybridpt fit' wrote"
         )
-    return body
+    return sources
 
 
-def sources_of(body: dict[str, Any]) -> Sources:
-    """Return the findings, labelers and data sets of a checkpoint that was read."""
-    return Sources.from_dict(body[CHECKPOINT_KEY]["sources"])
+def load_weights(model: HybridModule, body: dict[str, Any], path: str | Path) -> None:
+    """Put the weights of a checkpoint that was read from ``path`` into a model that was built.
+
+    Raises:
+        InputError: They are those of another model.
+    """
+    try:
+        model.load_state_dict(body["state_dict"])
+    except (AttributeError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{path}: its weights do not fit the model that it describes ({type(error).__name__}); give one that 'hybridpt fit' wrote"
+        ) from None
 
 
 def load(checkpoint: str | Path) -> HybridModule:
@@ -51,19 +160,26 @@ def load(checkpoint: str | Path) -> HybridModule:
         checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
 
     Raises:
-        InputError: As ``read_checkpoint``; or the checkpoint holds no configuration (its model was put together in Python), or
-            names a class outside this package that nobody imported before.
+        InputError: As ``read_checkpoint``; or the checkpoint holds no configuration (its model was put together in Python), one that
+            cannot be carried out, or names a class outside this package that nobody imported before.
 
     Example:
         >>> hybridpt.load("runs/demo/fit/best.ckpt").predict(["image.png"])  # doctest: +SKIP
     """
     body = read_checkpoint(checkpoint)
-    config = body[CHECKPOINT_KEY]["model"]
+    config = body[CHECKPOINT_KEY].get("model")
     if config is None:
         raise InputError(f"{checkpoint}: holds weights but no configuration; build the same HybridModule and load its state_dict")
-    model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in config.items()})
-    model.build(sources_of(body))
-    model.load_state_dict(body["state_dict"])
+    try:
+        model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in config.items()})
+    except (InputError, UsageError):
+        raise
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{checkpoint}: its model cannot be made from its configuration ({type(error).__name__}); give one that 'hybridpt fit' wrote"
+        ) from None
+    model.build(sources_of(body, checkpoint))
+    load_weights(model, body, checkpoint)
     model.config = config
     return model.eval()
 
@@ -82,9 +198,10 @@ def _instantiate(value: Any, where: str) -> Any:
 
 def _trusted_class(path: str, where: str) -> type[nn.Module]:
     module_name, _, name = path.rpartition(".")
-    if not module_name.startswith("hybridpt.") and module_name not in sys.modules:
+    ours = any(module_name == package or module_name.startswith(f"{package}.") for package in OURS)
+    if not ours and module_name not in sys.modules:
         raise InputError(f"{where}: names the class {path}; import {module_name or path} first if you trust it")
     cls = getattr(importlib.import_module(module_name), name, None)
-    if not (isinstance(cls, type) and issubclass(cls, nn.Module)):
-        raise InputError(f"{where}: names {path}, which is no module of a network; give a checkpoint that 'hybridpt fit' wrote")
+    if not (isinstance(cls, type) and issubclass(cls, PARTS)):
+        raise InputError(f"{where}: names {path}, which is no encoder or objective; give a checkpoint that 'hybridpt fit' wrote")
     return cls

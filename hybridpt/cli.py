@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hybridpt.configuration import check_configurations
+from hybridpt.interruption import Interrupted, Signals, interrupt
 from labelers.cli import guarded
 from labelers.errors import unknown_name
 
@@ -28,9 +30,14 @@ USAGE = """usage: hybridpt COMMAND ...
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit status: 0 success, 1 bad data, 2 wrong use."""
+    """Run the command line; returns the exit status: 0 success, 1 bad data, 2 wrong use, 130 after Ctrl-C, 143 after SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    return guarded("hybridpt", lambda: _dispatch(arguments))
+    try:
+        with Signals(interrupt):
+            return guarded("hybridpt", lambda: _dispatch(arguments))
+    except Interrupted as stop:
+        print(f"hybridpt: {stop}", file=sys.stderr)
+        return stop.status
 
 
 def _dispatch(arguments: list[str]) -> int | None:
@@ -46,11 +53,13 @@ def _dispatch(arguments: list[str]) -> int | None:
     return 0
 
 
-def _lightning(arguments: list[str]) -> None:
+def _lightning(given: list[str]) -> None:
+    arguments = [_shipped(a) for a in _lists(given)]
+    check_configurations(arguments)
     from hybridpt.training import HybridCLI
 
     warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
-    HybridCLI(args=[_shipped(a) for a in _lists(arguments)])
+    HybridCLI(args=arguments)
 
 
 def _lists(arguments: list[str]) -> list[str]:
@@ -96,7 +105,7 @@ def _data(arguments: list[str]) -> None:
     module = importlib.import_module(names[arguments[0]])
     cls: Any
     (cls,) = (value for name in module.__all__ if inspect.isclass(value := getattr(module, name)))
-    parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=inspect.getdoc(cls))
+    parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=(inspect.getdoc(cls) or "").partition("\n\nArgs:")[0])
     parser.add_class_arguments(cls)
     parser.add_argument("-o", "--output", type=str, required=True, help="folder to write to")
     switches = {f"--{n}" for n, p in inspect.signature(cls, eval_str=True).parameters.items() if p.annotation is bool}

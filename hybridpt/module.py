@@ -19,6 +19,7 @@ from hybridpt.data.sources import Sources
 from hybridpt.data.transforms import standard
 from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.noise import log_channels
+from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
 from labelers.channel import ChannelSet
 from labelers.errors import UsageError
@@ -39,6 +40,9 @@ class HybridModule(LightningModule):
         lr: Peak learning rate of AdamW.
         weight_decay: Decay of matrices; norms, biases, temperatures and prototypes have none.
         warmup: Share of the steps in which the learning rate rises, in [0, 1); it then falls by a cosine to the last step.
+
+    Raises:
+        UsageError: No objective, or a number out of its range.
     """
 
     def __init__(
@@ -53,12 +57,15 @@ class HybridModule(LightningModule):
         super().__init__()
         if not objectives:
             raise UsageError("expected one objective or more; name them under --model.objectives")
+        _check_numbers(lr, weight_decay, warmup)
         self.encoders = Encoders(image_encoder, text_encoder)
         self.objectives = nn.ModuleDict(objectives)
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup = warmup
         self.sources: Sources | None = None
+        self._watch = FiniteWatch()
+        self._accumulated: list[Tensor] = []
         self.config: dict[str, Any] | None = None
         """The model's part of the configuration in plain types, kept in checkpoints; set by the command line."""
 
@@ -140,6 +147,8 @@ class HybridModule(LightningModule):
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         losses = self.losses(batch, self.trainer.global_step / steps)
         self._log("train", losses, batch)
+        self._look("train", losses, [batch["row"]], batch)
+        self._accumulated.append(batch["row"])
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -147,12 +156,28 @@ class HybridModule(LightningModule):
         losses = self.losses(batch)
         losses["criterion"] = next((v for n, v in losses.items() if n.endswith("/nll")), losses["loss"])
         self._log("val", losses, batch)
+        self._look("val", losses, [batch["row"]], batch)
 
     def _log(self, split: str, losses: dict[str, Tensor], batch: Batch) -> None:
         named = {f"{split}/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(
             named, batch_size=len(batch["row"]), on_step=split == "train", on_epoch=split != "train", sync_dist=split != "train"
         )
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Look at the norm of the gradients; under a scaler, which skips a step with infinite ones by itself, at nothing."""
+        rows, self._accumulated = self._accumulated, []
+        if self.trainer.scaler is None:
+            gradients = [p.grad for p in self.parameters() if p.grad is not None]
+            self._look("train", {"gradients": torch.nn.utils.get_total_norm(gradients)}, rows)
+
+    def _look(self, stage: str, values: dict[str, Tensor], rows: Sequence[Tensor], batch: Batch | None = None) -> None:
+        moment = (stage, self.trainer.current_epoch, self.trainer.global_step)
+        self._stop_for(self._watch.look(values, Trouble(*moment, tuple(rows), batch)))
+
+    def _stop_for(self, trouble: Trouble | None) -> None:
+        if trouble is not None:
+            stop_for(trouble, self.trainer.datamodule.rows, nonfinite_path(self.trainer))  # type: ignore[attr-defined]
 
     def test_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
         """Return the scores of a batch; a callback of ``hybridpt.evaluation`` turns them into rows."""
@@ -194,7 +219,12 @@ class HybridModule(LightningModule):
         return ids | {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Put findings, labelers, data sets and the model's configuration into the checkpoint, in plain types."""
+        """Put findings, labelers, data sets and the model's configuration into the checkpoint, in plain types.
+
+        Raises:
+            InputError: The last step's losses or gradients are not finite: what follows from them is not saved.
+        """
+        self._stop_for(self._watch.settle())
         if self.sources is None:
             raise RuntimeError("a model that was never built has nothing to save; call build or fit first")
         checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, "sources": self.sources.to_dict(), "model": self.config}
@@ -229,6 +259,16 @@ class HybridModule(LightningModule):
             rows.append(scores[best].cpu().numpy())
         body = np.concatenate(rows) if rows else np.empty((0, len(self.sources.findings)), np.float32)
         return pd.DataFrame(body, columns=list(self.sources.findings))
+
+
+def _check_numbers(lr: float, weight_decay: float, warmup: float) -> None:
+    for name, value, fine, expected in (
+        ("lr", lr, 0 < lr < math.inf, "a finite number above 0"),
+        ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "a finite number from 0"),
+        ("warmup", warmup, 0 <= warmup < 1, "a number from 0 to below 1"),
+    ):
+        if not fine:
+            raise UsageError(f"--model.{name}: expected {expected}, got {value}")
 
 
 def _bare(image: Tensor) -> Batch:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -30,17 +31,20 @@ def _shadowed(program: str) -> bool:
 
 def labelers() -> int:
     """Run ``labelers``; returns the exit status."""
-    if _shadowed("labelers"):
-        return 2
-    from labelers.cli import main
-
-    return main()
+    return _run("labelers")
 
 
 def hybridpt() -> int:
     """Run ``hybridpt``; returns the exit status."""
-    if _shadowed("hybridpt"):
-        return 2
-    from hybridpt.cli import main
+    return _run("hybridpt")
 
-    return main()
+
+def _run(program: str) -> int:
+    if _shadowed(program):
+        return 2
+    try:
+        main = importlib.import_module(f"{program}.cli").main
+    except KeyboardInterrupt:
+        print(f"{program}: stopped by SIGINT before anything was done", file=sys.stderr)
+        return 130
+    return int(main())

@@ -1,16 +1,26 @@
-"""Logs and progress of a run: wandb kept private, plain lines in a pipe, seeds that make a resumed run go on as it would have."""
+"""Logs, progress and end of a run: wandb kept private, plain lines in a pipe, a stop from which a run goes on as it would have."""
 
 from __future__ import annotations
 
 import os
+import random
+import shutil
+import signal
 import time
 from pathlib import Path
 from typing import Any, Literal
 
-from lightning import Callback, LightningModule, Trainer, seed_everything
-from lightning.pytorch.loggers import WandbLogger
+import numpy as np
+import torch
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-__all__ = ["EpochSeeds", "PlainProgress", "WandbMode", "wandb_logger", "wandb_loggers"]
+from hybridpt.interruption import Interrupted, Signals, interrupt
+from labelers.errors import InputError
+from labelers.io import atomic_path
+
+__all__ = ["MetricsLogger", "PlainProgress", "StepSeeds", "StopOnSignal", "WandbMode", "wandb_logger", "wandb_loggers"]
 
 WandbMode = Literal["offline", "online", "disabled"]
 
@@ -22,9 +32,20 @@ def wandb_logger(folder: Path, mode: WandbMode, project: str) -> WandbLogger:
         folder: Where the run's files go, and the run's name.
         mode: ``offline`` writes files only; ``online`` sends them.
         project: Name of the wandb project.
+
+    Raises:
+        InputError: wandb's folder cannot be written; wandb itself would take the system's temporary folder instead.
     """
     import wandb
 
+    own = folder / "wandb"
+    try:
+        own.mkdir(parents=True, exist_ok=True)
+        writable = os.access(own, os.W_OK)
+    except OSError:
+        writable = False
+    if not writable:
+        raise InputError(f"{own}: expected a folder that wandb can write to; make it one, or give --wandb.mode disabled")
     settings = wandb.Settings(
         console="off",
         disable_code=True,
@@ -46,17 +67,117 @@ def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
 
 
-class EpochSeeds(Callback):
-    """Seeds every random generator anew at the start of each epoch, so that an epoch does not depend on those before it."""
+class MetricsLogger(CSVLogger):
+    """metrics.csv, which a kill in the middle of writing leaves as it was."""
 
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Seed from the run's seed, the epoch and the process."""
+    @rank_zero_only
+    def save(self) -> None:
+        """Add the rows since the last time."""
+        writer = self.experiment
+        if not writer.metrics:
+            return
+        path = Path(writer.metrics_file_path)
+        with atomic_path(path) as temporary:
+            if path.exists():
+                shutil.copyfile(path, temporary)
+            writer.metrics_file_path = str(temporary)
+            try:
+                super().save()
+            finally:
+                writer.metrics_file_path = str(path)
+
+
+class StepSeeds(Callback):
+    """Seeds every random generator anew at each step, so that a step does not depend on those before it."""
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Seed from the run's seed, the epoch, the number of the batch and the process."""
         base = int(os.environ.get("PL_GLOBAL_SEED", "0"))
-        workers = bool(int(os.environ.get("PL_SEED_WORKERS", "0")))
-        seed_everything(
-            (base + 7919 * trainer.current_epoch + 104_729 * trainer.global_rank) % 2**32, workers=workers, verbose=False
-        )
-        os.environ["PL_GLOBAL_SEED"] = str(base)
+        place = np.random.SeedSequence([base, trainer.current_epoch, batch_idx, trainer.global_rank])
+        seed = int(place.generate_state(1)[0])
+        random.seed(seed)
+        np.random.seed(seed)
+        torch.manual_seed(seed)
+
+
+class StopOnSignal(Callback):
+    """On Ctrl-C or SIGTERM lets the step at work end, saves the state, and ends the run.
+
+    A run that goes on from there gives the same weights to the last bit: no batch is seen twice, none is left out, and a validation
+    that was cut short is taken again from its start.
+
+    Args:
+        checkpoint: Where to save.
+        command: The command that goes on from there.
+    """
+
+    def __init__(self, checkpoint: Path, command: str) -> None:
+        self.checkpoint = checkpoint
+        self.command = command
+        self._signals = Signals(self._ask)
+        self._asked: int | None = None
+        self._in_validation = False
+        self._first = False
+
+    def _ask(self, signum: int) -> None:
+        self._asked = signum
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the signals over from Lightning, which would end without saving."""
+        self._first = trainer.ckpt_path is not None
+        if trainer.received_sigterm:
+            interrupt(signal.SIGTERM)
+        self._signals.__enter__()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """Stop where no step is half done: the gradients of several batches may add up to one step."""
+        if self._first:  # in the middle of an epoch Lightning counts one step too many for the loggers
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+            self._first = False
+        if batch_idx % trainer.accumulate_grad_batches == 0:
+            self._stop_if_asked(trainer, batch_idx)
+
+    def on_validation_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        """Stop."""
+        self._in_validation = True
+        self._stop_if_asked(trainer, batch_idx)
+        self._in_validation = False
+
+    def _stop_if_asked(self, trainer: Trainer, number: int) -> None:
+        asked = self._asked is not None
+        if trainer.world_size > 1:  # all processes must stop at the same step; to ask at each one would cost time
+            if number % (trainer.log_every_n_steps or 1):  # type: ignore[attr-defined]
+                return
+            asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
+        if asked:
+            trainer.save_checkpoint(self.checkpoint, weights_only=False)
+            raise Interrupted(
+                self._asked or signal.SIGTERM,
+                f"the state after {trainer.global_step} steps (epoch {trainer.current_epoch}) is in {self.checkpoint}; "
+                f"go on with: {self.command}",
+            )
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Write the metrics so far, which a run that goes on from here does not compute again.
+
+        A validation that is cut short is put down as one that has just begun: Lightning would leave out the rest of it.
+        """
+        for logger in trainer.loggers:
+            logger.save()
+        if self._in_validation:
+            progress = checkpoint["loops"]["fit_loop"]["epoch_loop.val_loop.batch_progress"]
+            for count in (progress["total"], progress["current"]):
+                count.update(ready=1, started=1, processed=0, completed=0)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Give the signals back."""
+        self._signals.__exit__()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        """Give the signals back."""
+        self._signals.__exit__()
 
 
 class PlainProgress(Callback):

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
+import math
+import os
 import re
+import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -11,17 +16,24 @@ from typing import Any, NoReturn
 
 import lightning.pytorch
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
-from lightning import Callback, Trainer
+from lightning import Callback, LightningModule, Trainer
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.fabric.utilities.rank_zero import rank_zero_only
+from lightning.pytorch.accelerators import CPUAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import CSVLogger, Logger
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.plugins import CheckpointIO
 
-from hybridpt.checkpoint import read_checkpoint, sources_of
+from hybridpt.checkpoint import CheckpointFiles, checkpoint_file, load_weights, read_checkpoint, sources_of
 from hybridpt.data.datamodule import HybridDataModule
 from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter
+from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
-from hybridpt.tracking import EpochSeeds, PlainProgress, WandbMode, wandb_logger
+from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, WandbMode, wandb_logger
 from labelers.errors import InputError, UsageError
+from labelers.io import atomic_path
+from labelers.io.locks import lock
 
 __all__ = ["HybridCLI"]
 
@@ -30,21 +42,56 @@ NOISE = (
     "Experiment logs directory",
     "Checkpoint directory",
     "Be aware that when using `ckpt_path`",
+    "You're resuming from a checkpoint that ended before the epoch ended",
     "`isinstance(treespec, LeafSpec)`",
 )
-"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command."""
+"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, and the
+data module knows where in an epoch it stopped."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup")
 """Options of the model that change nothing once it is trained."""
+RANGES = {
+    "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),
+    "trainer.max_epochs": (1, math.inf, "from 1"),
+    "trainer.accumulate_grad_batches": (1, math.inf, "from 1"),
+    "trainer.gradient_clip_val": (0, math.inf, "from 0"),
+    "trainer.limit_train_batches": (1e-9, math.inf, "above 0"),
+}
+"""Least and greatest value of options with which Lightning would fail late, or do nothing and call it a success; and the same in words."""
 
 
 class _Parser(LightningArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         """Say what is wrong in one line, without the list of all options."""
-        raise UsageError(" ".join(message.split()).rstrip("."))
+        raise UsageError(_brief(" ".join(message.split()).rstrip(".")))
+
+
+class _Config(SaveConfigCallback):
+    """Saves config.yaml whole or not at all: a run may read the very file that it writes."""
+
+    def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Save where the first logger writes; ``trainer.log_dir`` would wait for the other processes, which are not asked."""
+        with atomic_path(Path(trainer.loggers[0].log_dir or ".") / self.config_filename) as temporary:
+            self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+
+
+class _Checkpoint(ModelCheckpoint):
+    """Knows its files again when the folder of the run was moved; else the next epoch would take the place of a better one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was saved, with the paths as they are now."""
+        folder = Path(self.dirpath or ".")
+        moved = {key: str(folder / Path(value).name) for key, value in state_dict.items() if key.endswith("_path") and value}
+        if all(Path(path).exists() for path in moved.values()):
+            scores = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = {**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
 
 
 class HybridCLI(LightningCLI):
     """``hybridpt fit | validate | test | predict``.
+
+    A configuration names the classes of encoders, objectives, callbacks and loggers by their import path, so that those of other
+    packages can be used; that path is imported. A configuration from a stranger is a program from a stranger. A checkpoint is not.
 
     Args:
         args: Command line without the program's name.
@@ -56,20 +103,29 @@ class HybridCLI(LightningCLI):
         for name in ("lightning.pytorch", "lightning.fabric"):
             for handler in logging.getLogger(name).handlers:
                 handler.addFilter(lambda record: "Tip:" not in record.getMessage())
-        super().__init__(
-            HybridModule,
-            HybridDataModule,
-            seed_everything_default=1,
-            trainer_defaults={"max_epochs": 10, "use_distributed_sampler": False},
-            save_config_kwargs={"overwrite": True},
-            auto_configure_optimizers=False,
-            args=args,
-        )
+        self._earlier: Path | None = None
+        with contextlib.ExitStack() as self._held:
+            try:
+                super().__init__(
+                    HybridModule,
+                    HybridDataModule,
+                    seed_everything_default=1,
+                    trainer_defaults={"max_epochs": 10, "use_distributed_sampler": False},
+                    save_config_callback=_Config,
+                    save_config_kwargs={"save_to_log_dir": False},
+                    auto_configure_optimizers=False,
+                    args=args,
+                )
+            except Exception as error:
+                known = explained(error)
+                if known is None:
+                    raise
+                raise known from None
 
     def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
         """Make a parser whose errors are one line."""
         kwargs.setdefault("dump_header", [f"lightning.pytorch=={lightning.__version__}"])
-        parser = _Parser(**kwargs)
+        parser = _Parser(allow_abbrev=False, **kwargs)  # an abbreviation is a misspelling that goes unnoticed
         parser.add_argument("-c", "--config", action=ActionConfigFile, help="YAML file with options; may be given several times")
         return parser
 
@@ -79,6 +135,16 @@ class HybridCLI(LightningCLI):
             "--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them"
         )
         parser.add_argument("--wandb.project", type=str, default="hybridpt", help="name of the wandb project")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, and check the numbers of the trainer."""
+        super().parse_arguments(parser, args)
+        given = self.config[self.config["subcommand"]]
+        for name, (least, greatest, words) in RANGES.items():
+            value = given.get(name)
+            endless = name == "trainer.max_epochs" and value == -1 and (given.get("trainer.max_steps") or -1) > 0
+            if value is not None and not isinstance(value, bool) and not endless and not least <= value <= greatest:
+                raise UsageError(f"--{name}: expected a number {words}, got {value}")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: in the base class a checkpoint's hyperparameters override what was given by hand, in silence."""
@@ -93,10 +159,12 @@ class HybridCLI(LightningCLI):
         """The folder given as ``trainer.default_root_dir``; else runs/NAME for a fit, the checkpoint's folder for the rest."""
         given = self._get(self.config, "trainer.default_root_dir")
         checkpoint = self._get(self.config, "ckpt_path")
+        if checkpoint is not None:
+            checkpoint_file(checkpoint)
         if self.subcommand != "fit":
             if checkpoint is None:
                 raise UsageError(f"'{self.subcommand}' needs a trained model; give its checkpoint with --ckpt_path")
-            return Path(given or Path(checkpoint).parent)
+            return self._alone_in(Path(given or Path(checkpoint).parent))
         resumed = None if checkpoint is None else Path(checkpoint).resolve().parent
         if given is not None:
             folder = Path(given)
@@ -104,15 +172,32 @@ class HybridCLI(LightningCLI):
                 raise InputError(
                     f"{folder}: holds another run; choose another folder, or go on with it by --ckpt_path {folder / 'last.ckpt'}"
                 )
-            return folder
+            return self._alone_in(folder)
         if resumed is not None and checkpoint is not None:
-            return Path(checkpoint).parent
+            return self._alone_in(Path(checkpoint).parent)
         configs = self._get(self.config, "config") or []
-        base = Path("runs") / (Path(str(configs[0])).stem if configs else "run")
-        number, folder = 1, base
-        while any(folder.glob("*.ckpt")) or (folder / "metrics.csv").exists():
-            number += 1
-            folder = base.with_name(f"{base.name}-{number}")
+        return self._new_folder(Path("runs") / (Path(str(configs[0])).stem if configs else "run"))
+
+    def _new_folder(self, base: Path) -> Path:
+        """The first of NAME, NAME-2, NAME-3, ... that no run has been in or is in."""
+        for number in itertools.count(1):
+            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+            if not any(folder.glob("*.ckpt")) and not (folder / "metrics.csv").exists():
+                with contextlib.suppress(_InUse):
+                    return self._alone_in(folder)
+        raise AssertionError("numbers do not end")
+
+    def _alone_in(self, folder: Path) -> Path:
+        """Hold a folder for this run until it ends; the first process does it for all of a distributed run."""
+        if getattr(rank_zero_only, "rank", 0) == 0:
+            if not folder.exists():
+                self._held.callback(_remove_if_empty, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            message = f"{folder}: another '{self.subcommand}' is writing there; wait until it ends, or choose another folder"
+            try:
+                self._held.enter_context(lock(folder / f".{self.subcommand}.lock", message))
+            except InputError as error:
+                raise _InUse(str(error)) from None
         return folder
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -125,26 +210,38 @@ class HybridCLI(LightningCLI):
         ]
         terminal = sys.stdout.isatty() and configured.get("enable_progress_bar") is not False
         callbacks.append(RichProgressBar() if terminal else PlainProgress())
-        return super().instantiate_trainer(
-            **kwargs,
-            default_root_dir=str(self.output),
-            callbacks=callbacks,
-            logger=self._loggers(configured.get("logger")),
-            enable_progress_bar=terminal,
-            enable_model_summary=terminal,
-        )
+        loggers = self._loggers(configured.get("logger"))
+        try:
+            trainer = super().instantiate_trainer(
+                **kwargs,
+                default_root_dir=str(self.output),
+                callbacks=callbacks,
+                logger=loggers,
+                plugins=_with_our_files(configured.get("plugins")),
+                enable_progress_bar=terminal,
+                enable_model_summary=terminal,
+            )
+        except (MisconfigurationException, TypeError, ValueError) as error:  # made of options alone
+            raise UsageError(f"--trainer: {' '.join(str(error).split())}") from None
+        cores = os.cpu_count() or 1
+        if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+            raise UsageError(f"--trainer.devices: expected at most {cores}, the cores of this machine, got {trainer.num_devices}")
+        return trainer
 
     def _callbacks(self, checkpointing: bool | None) -> list[Callback]:
-        callbacks: list[Callback] = [EpochSeeds(), ResultsWriter(), PredictionWriter()]
+        callbacks: list[Callback] = [StepSeeds(), ResultsWriter(), PredictionWriter()]
         if self.subcommand == "fit" and checkpointing is not False:
+            last = self.output / "last.ckpt"
+            command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
+            callbacks.append(StopOnSignal(last, shlex.join(command)))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
-            callbacks.append(ModelCheckpoint(filename="best", monitor="val/criterion", **common))
-            callbacks.append(ModelCheckpoint(filename="last", **common))  # after best, whose state it holds
+            callbacks.append(_Checkpoint(filename="best", monitor="val/criterion", **common))
+            callbacks.append(_Checkpoint(filename="last", **common))  # after best, whose state it holds
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:
         """metrics.csv always; wandb unless it is switched off or the user configured loggers."""
-        loggers: list[Logger] = [CSVLogger(self.output, name="" if self.subcommand == "fit" else self.subcommand, version="")]
+        loggers: list[Logger] = [MetricsLogger(self.output, name="" if self.subcommand == "fit" else self.subcommand, version="")]
         if isinstance(configured, list | Logger):
             return [*loggers, *(configured if isinstance(configured, list) else [configured])]
         mode = self._get(self.config, "wandb.mode")
@@ -158,7 +255,15 @@ class HybridCLI(LightningCLI):
             self._restore(())
         metrics = self.output / "metrics.csv"
         if metrics.exists():  # the logger deletes what it finds
-            metrics.rename(self.output / f"metrics_{1 + len(list(self.output.glob('metrics_*.csv')))}.csv")
+            names = (self.output / f"metrics_{number}.csv" for number in itertools.count(1))
+            self._earlier = next(path for path in names if not path.exists())
+            metrics.rename(self._earlier)
+
+    def after_fit(self) -> None:
+        """Put the metrics back where nothing was left to train."""
+        metrics = self.output / "metrics.csv"
+        if self._earlier is not None and not metrics.exists():
+            self._earlier.rename(metrics)
 
     def before_validate(self) -> None:
         """Take the findings from the checkpoint."""
@@ -174,15 +279,40 @@ class HybridCLI(LightningCLI):
 
     def _restore(self, ignored: tuple[str, ...]) -> None:
         path = self._get(self.config, "ckpt_path")
-        body = read_checkpoint(path)
-        saved, given = body[CHECKPOINT_KEY]["model"] or {}, self.model.config
+        body = read_checkpoint(path, resume=self.subcommand == "fit")
+        saved, given = body[CHECKPOINT_KEY].get("model") or {}, self.model.config
         changed = [k for k in _differences(saved, given) if k.split(".")[0] not in ignored]
         if changed:
             raise UsageError(
                 f"{path} was trained with another model: {', '.join(changed[:5])} differ{'s' if len(changed) == 1 else ''}; "
                 "give the options of its config.yaml, or start a new run"
             )
-        self.model.build(sources_of(body))
+        self.model.build(sources_of(body, path))
+        load_weights(self.model, body, path)
+
+
+class _InUse(InputError):
+    """Another process writes to the folder."""
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def _with_our_files(plugins: Any) -> list[Any]:
+    """Add the way checkpoints are written and read, unless the user configured another."""
+    listed = [] if plugins is None else plugins if isinstance(plugins, list) else [plugins]
+    return listed if any(isinstance(p, CheckpointIO) for p in listed) else [*listed, CheckpointFiles()]
+
+
+def _brief(message: str) -> str:
+    """Shorten jsonargparse's account of every type that a value does not fit to the list of these types."""
+    head, union, rest = message.partition("Does not validate against any of the Union subtypes Subtypes: [")
+    if not union:
+        return message
+    kinds = re.sub(r"<class '([^']*)'>", r"\1", rest.partition("] Errors:")[0])
+    return f"{head.removesuffix('- ')}expected one of: {re.sub(r'(?:[A-Za-z_]+[.])+(?=[A-Za-z])', '', kinds)}"
 
 
 def _plain(value: Any) -> Any:

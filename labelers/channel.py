@@ -19,12 +19,15 @@ from labelers.agreement import NO_FINDING, align
 from labelers.errors import InputError
 from labelers.io.files import atomic_path
 from labelers.io.reading import Gold
+from labelers.io.text import decode
 from labelers.types import POSITIVE, STATES, LabelTable
 
 __all__ = ["ALL_DATASETS", "Channel", "ChannelSet", "channel_information", "estimate_channels", "read_channels"]
 
 VERSION = 1
 ALL_DATASETS = "*"
+TRUTHS = ("reports", "images")
+"""What gold was read from."""
 PRIOR_ROWS = 16.0
 """Weight of the labeler's mean row, in gold rows: raw counts explode on rare findings, the mean alone is as bad."""
 FLOOR = 1e-3
@@ -103,22 +106,26 @@ def read_channels(path: str | Path) -> ChannelSet:
     """
     path = Path(path)
     try:
-        body = json.loads(path.read_text(encoding="utf-8"))
-        version, states = body["version"], body["states"]
+        body = json.loads(decode(path.read_bytes(), path))
+        version, states, truth = body["version"], list(body["states"]), body.get("truth", TRUTHS[0])
         channels = {
             labeler: {d: {f: _from_json(c) for f, c in by_finding.items()} for d, by_finding in by_dataset.items()}
             for labeler, by_dataset in body["channels"].items()
         }
         prior = {str(f): float(p) for f, p in body["prior"].items()}
-        refused = {str(labeler): dict(reasons) for labeler, reasons in body.get("refused", {}).items()}
+        refused = {labeler: {f: str(r) for f, r in reasons.items()} for labeler, reasons in body.get("refused", {}).items()}
+    except InputError:
+        raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); write it with 'labelers noise'") from None
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError(
             f"{path}: expected the channels that 'labelers noise' writes, found another layout; write it again"
         ) from None
-    if version != VERSION or tuple(states) != STATES:
+    if version != VERSION or states != list(STATES):
         raise InputError(f"{path}: expected version {VERSION} with the states {', '.join(STATES)}, got another; write it again")
+    if truth not in TRUTHS:
+        raise InputError(f"{path}, truth: expected {' or '.join(TRUTHS)}; write it again")
     for labeler, by_dataset in channels.items():
         for by_finding in by_dataset.values():
             for finding, channel in by_finding.items():
@@ -129,14 +136,14 @@ def read_channels(path: str | Path) -> ChannelSet:
     for finding, p in prior.items():
         if not 0 <= p <= 1:
             raise InputError(f"{path}, prior of {finding}: expected a number in [0, 1]; write it again")
-    return ChannelSet(channels, prior, refused, str(body.get("truth", "reports")))
+    return ChannelSet(channels, prior, refused, truth)
 
 
 def _is_channel(channel: Channel) -> bool:
-    """Whether every part is 2 x 4 and the rows of the matrix are distributions without a zero (nan is none)."""
-    m = channel.matrix
-    shaped = all(part.shape == (2, 4) for part in (m, channel.low, channel.high, channel.counts))
-    return shaped and bool((m > 0).all() and (np.abs(m.sum(axis=1) - 1) <= 1e-3).all())
+    """Whether every part is 2 x 4 and finite, and the rows of the matrix are distributions without a zero (nan is none)."""
+    m, low, high, counts = channel.matrix, channel.low, channel.high, channel.counts
+    shaped = all(part.shape == (2, 4) and np.isfinite(part).all() for part in (m, low, high, counts))
+    return shaped and bool((m > 0).all() and (m <= 1).all() and (np.abs(m.sum(axis=1) - 1) <= 1e-3).all() and (counts >= 0).all())
 
 
 def _from_json(body: dict[str, Any]) -> Channel:

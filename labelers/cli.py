@@ -21,13 +21,14 @@ from rich.text import Text
 from labelers.agreement import Scores, score
 from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
 from labelers.console import progress, show
-from labelers.errors import InputError, UsageError
-from labelers.io import open_table, read_gold, read_reports, read_table
+from labelers.errors import InputError, UsageError, shown_columns
+from labelers.io import Gold, open_table, read_gold, read_reports, read_table
+from labelers.io.text import decode
 from labelers.registry import create, listing
 from labelers.run import label_in_batches, label_safely
-from labelers.types import STATES, Report
+from labelers.types import STATES, LabelTable, Report
 
-__all__ = ["guarded", "main"]
+__all__ = ["guarded", "main", "standard_output"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,8 +62,8 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
     """
     try:
         status = command() or 0
-        sys.stdout.flush()
-        return status
+        with standard_output():
+            return status
     except UsageError as error:
         return _fail(program, str(error), 2)
     except InputError as error:
@@ -74,7 +75,9 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
         return _fail(program, "interrupted; nothing half-written was left behind", 130)
     except OSError as error:
         where = error.filename or "a file"
-        return _fail(program, f"{where}: {error.strerror or type(error).__name__}; check the path and its permissions", 1)
+        return _fail(
+            program, f"{where}: {error.strerror or type(error).__name__}; check the path, its permissions and the disk", 1
+        )
     except Exception as error:
         sys.stderr.write("".join(traceback.format_tb(error.__traceback__)))
         return _fail(
@@ -82,14 +85,37 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
         )
 
 
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Name standard output where it fails; what it has not taken is dropped, lest Python complain of that at its end.
+
+    Raises:
+        InputError: It takes no more, for want of room for example.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"standard output: {error.strerror or type(error).__name__}; make room, or send it elsewhere") from None
+
+
 def _fail(program: str, message: str, status: int) -> int:
-    print(f"{program}: error: {' '.join(message.splitlines())}", file=sys.stderr)
+    with contextlib.suppress(OSError):  # nobody can be told
+        print(f"{program}: error: {_one_line(message)}", file=sys.stderr)
     return status
+
+
+def _one_line(message: str) -> str:
+    """Join the lines of a message; what a file's name may hold to steer a terminal is shown as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.splitlines()))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {_one_line(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -167,20 +193,19 @@ def _positive(text: str) -> int:
 def _list(arguments: argparse.Namespace) -> None:
     lines = listing()
     if arguments.json:
-        print(json.dumps([{**vars(x), "missing": list(x.missing)} for x in lines], indent=1))
+        _put(json.dumps([{**vars(x), "missing": list(x.missing)} for x in lines], indent=1))
         return
     table = Table("labeler", "version", "what it does", "from", "lacks")
     for x in lines:
         _add_row(table, x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
-    show(table)
+    _put(table)
 
 
 def _run(arguments: argparse.Namespace) -> None:
     options = dict(arguments.options)
     labeler = create(arguments.labeler, options)
     blank = label_safely(labeler, [Report("", "")], "an empty report")
-    if arguments.output.resolve() == arguments.reports.resolve():
-        raise UsageError(f"{arguments.output}: expected another file than the reports; give the table a name of its own")
+    _check_output(arguments.output, [arguments.reports], "the reports")
     count = empty = 0
     reports = read_reports(arguments.reports, arguments.text_column, arguments.id_column)
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
@@ -193,6 +218,11 @@ def _run(arguments: argparse.Namespace) -> None:
             raise InputError(f"{arguments.reports}: expected one report or more, found none")
     note = f" ({empty:,} of them empty: every finding unmentioned)" if empty else ""
     print(f"labeled {count:,} reports{note} with '{labeler.name}' -> {arguments.output}", file=sys.stderr)
+
+
+def _check_output(output: Path, inputs: Sequence[Path], what: str) -> None:
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
+        raise UsageError(f"{output}: expected another file than {what}; give the output a name of its own")
 
 
 def _explain(arguments: argparse.Namespace) -> None:
@@ -213,33 +243,47 @@ def _explain(arguments: argparse.Namespace) -> None:
     ]
     places.sort(key=lambda place: (place["start"], place["end"]))
     if arguments.json:
-        print(json.dumps(places, indent=1))
+        _put(json.dumps(places, indent=1))
         return
     shown = Table(*("finding", "state", "probability", "start", "end", "cue"))
     for place in places:
         _add_row(shown, *(str(v) for v in place.values()))
-    show(shown)
+    _put(shown)
 
 
 def _text_of(arguments: argparse.Namespace) -> str:
     if arguments.text is not None:
         return str(arguments.text)
+    if arguments.file is None:
+        if sys.stdin is None:
+            raise InputError("standard input is closed; give the text by --text or --file")
+        return decode(sys.stdin.buffer.read(), "standard input")
     try:
-        data = sys.stdin.buffer.read() if arguments.file is None else arguments.file.read_bytes()
-        return str(data.decode("utf-8-sig"))
+        return decode(arguments.file.read_bytes(), arguments.file)
     except OSError as error:
         raise InputError(f"{arguments.file}: cannot be read ({error.strerror}); give the path of a text file") from None
-    except UnicodeDecodeError:
-        raise InputError(f"{arguments.file or 'standard input'}: bytes that are not UTF-8; save the text as UTF-8") from None
 
 
 def _score(arguments: argparse.Namespace) -> None:
-    scores = score(read_table(arguments.table), read_gold(arguments.gold))
+    table, gold = read_table(arguments.table), read_gold(arguments.gold)
+    scores = score(table, gold)
+    _note_unknown(table, gold)
     if arguments.json:
-        print(json.dumps(scores.to_dict(), indent=1))
+        _put(json.dumps(scores.to_dict(), indent=1))
         return
-    show(_score_table(scores))
-    print(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
+    _put(_score_table(scores))
+    _put(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
+
+
+def _note_unknown(table: LabelTable, gold: Gold) -> None:
+    """Say which findings of the gold the labels do not have: they may have been misspelt."""
+    unknown = [name for name in gold.findings if name not in table.vocabulary]
+    if unknown:
+        print(
+            f"labelers: {len(unknown)} of the gold's findings are not among those of '{table.source}' and are left out: "
+            f"{_one_line(shown_columns(unknown))}",
+            file=sys.stderr,
+        )
 
 
 def _score_table(scores: Scores) -> Table:
@@ -259,9 +303,13 @@ def _number(value: float) -> str:
 
 
 def _noise(arguments: argparse.Namespace) -> None:
-    channels = estimate_channels([read_table(t) for t in arguments.tables], read_gold(arguments.gold), arguments.truth)
+    _check_output(arguments.output, [*arguments.tables, arguments.gold], "the tables and the gold")
+    tables, gold = [read_table(t) for t in arguments.tables], read_gold(arguments.gold)
+    channels = estimate_channels(tables, gold, arguments.truth)
     channels.write(arguments.output)
-    show(_noise_table(channels))
+    for table in tables:
+        _note_unknown(table, gold)
+    _put(_noise_table(channels))
     for labeler, reasons in channels.refused.items():
         for finding, reason in reasons.items():
             print(f"labelers: no channel for '{labeler}' and '{finding}': {reason}", file=sys.stderr)
@@ -278,6 +326,14 @@ def _noise_table(channels: ChannelSet) -> Table:
             bits = channel_information(channel.matrix, channels.prior[finding])
             _add_row(table, labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
     return table
+
+
+def _put(shown: str | Table) -> None:
+    with standard_output():
+        if isinstance(shown, str):
+            print(shown)
+        else:
+            show(shown)
 
 
 def _add_row(table: Table, *cells: str) -> None:

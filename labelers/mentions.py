@@ -65,6 +65,8 @@ class NamedPlace(NamedTuple):
     targets: tuple[Target, ...]
 
 
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+"""Half a character, which JSON can hold and the automaton cannot."""
 _SPACE = re.compile(r"\s{2,}|[^\S ]|(?<=\w)[-\u2010\u2011](?=\w)")
 
 
@@ -128,7 +130,7 @@ class Matcher:
             One list per sentence, in the order of the text, without overlaps.
         """
         normal = [normalize(sentence) for sentence in sentences]
-        text = "\n".join(form for form, _ in normal) + "\n"
+        text = _LONE_SURROGATE.sub("\ufffd", "\n".join(form for form, _ in normal) + "\n")
         found = self._whole_words(text)
         found.sort()
         out: list[list[Token]] = []

@@ -112,14 +112,17 @@ def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
         raise UsageError(
             f"the labeler '{name}' cannot be imported ({type(error).__name__}: {error}); check the path or reinstall it"
         ) from None
+    wrong = UsageError(
+        f"'{name}' is not a labeler: expected name, version, vocabulary and label(reports); see labelers.testing.check_labeler"
+    )
+    if not inspect.isclass(cls) or not callable(getattr(cls, "label", None)):  # never call what merely stands at that path
+        raise wrong
     missing = _missing(cls)
     if missing:
         raise UsageError(f"the labeler '{name}' needs {', '.join(missing)}, which is not installed; install it with pip")
     labeler = cls(**_arguments(name, cls, options or {}))
     if not isinstance(labeler, Labeler):
-        raise UsageError(
-            f"'{name}' is not a labeler: expected name, version, vocabulary and label(reports); see labelers.testing.check_labeler"
-        )
+        raise wrong
     return labeler
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import multiprocessing
+import os
+import signal
+import threading
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
-from labelers.errors import InputError
+from labelers.errors import InputError, UsageError
 from labelers.registry import Labeler, create
 from labelers.types import LabelTable, Report
 
-__all__ = ["BATCH", "label_in_batches", "label_safely"]
+__all__ = ["BATCH", "label_in_batches", "label_safely", "worker_pool"]
 
 BATCH = 1024
 """Reports a batch; fixed, so that the output does not depend on the number of processes."""
@@ -39,22 +44,70 @@ def label_in_batches(
         for first, batch in batches:
             yield label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}"), _empty(batch)
         return
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(jobs, mp_context=context, initializer=_start_worker, initargs=(name, dict(options))) as pool:
+    with worker_pool(jobs, _start_worker, (name, dict(options))) as pool:
         waiting: deque[tuple[Future[LabelTable], int]] = deque()
-        try:
-            for first, batch in batches:
-                waiting.append((pool.submit(_label_in_worker, batch, first), _empty(batch)))
-                if len(waiting) > 2 * jobs:
-                    future, empty = waiting.popleft()
-                    yield future.result(), empty
-            while waiting:
+        for first, batch in batches:
+            waiting.append((pool.submit(_label_in_worker, batch, first), _empty(batch)))
+            if len(waiting) > 2 * jobs:
                 future, empty = waiting.popleft()
                 yield future.result(), empty
-        except BrokenProcessPool:
-            raise InputError("a worker process was killed (out of memory?); run again with fewer --jobs") from None
+        while waiting:
+            future, empty = waiting.popleft()
+            yield future.result(), empty
+
+
+@contextlib.contextmanager
+def worker_pool(
+    jobs: int, start: Callable[..., None] | None = None, arguments: tuple[Any, ...] = (), writes: bool = False
+) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that leave Ctrl-C to this one, and end with it however it ends.
+
+    Args:
+        jobs: Number of processes. They are spawned: a forked child of a process with threads (torch's, say) can hang.
+        start: What each of them does first.
+        arguments: Arguments of ``start``.
+        writes: Whether they write files. If the block fails, they then finish what they are at; else they are ended at once.
+
+    Raises:
+        InputError: One of them was killed.
+    """
+    context = multiprocessing.get_context("spawn")
+    with _Pool(jobs, mp_context=context, initializer=_begin, initargs=(start, arguments)) as pool:
+        try:
+            yield pool
+        except BaseException as error:
+            for process in () if writes else list(pool._processes.values()):
+                process.terminate()
+            pool.shutdown(cancel_futures=True)
+            if isinstance(error, BrokenProcessPool):
+                raise InputError("a worker process was killed (out of memory?); run again with fewer --jobs") from None
+            raise
+
+
+class _Pool(ProcessPoolExecutor):
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future[Any]:
+        """Submit with SIGINT blocked: a process that is started by this inherits that, from its first instruction on."""
+        if not hasattr(signal, "pthread_sigmask"):
+            return super().submit(fn, *args, **kwargs)
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().submit(fn, *args, **kwargs)
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> None:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if start is not None:
+        start(*arguments)
+
+
+def _end_with_parent() -> None:
+    """Workers hold both ends of their queue, so they would wait for ever for a parent that was killed."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _batches(reports: Iterable[Report]) -> Iterator[tuple[int, list[Report]]]:
@@ -84,7 +137,13 @@ def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> Label
     try:
         table = labeler.label(batch)
         complete = list(table.report_ids) == [report.report_id for report in batch]
-    except Exception as error:
+    except KeyboardInterrupt:
+        raise
+    except MemoryError:
+        raise InputError(
+            f"the labeler '{labeler.name}' ran out of memory on {where}; run it with fewer --jobs, or leave out huge reports"
+        ) from None
+    except BaseException as error:  # SystemExit, too, would print its message
         raise InputError(
             f"the labeler '{labeler.name}' failed with {type(error).__name__} on {where}; find the one that it fails on by smaller files"
         ) from None
@@ -95,13 +154,20 @@ def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> Label
     return table
 
 
-_worker: Labeler
+_worker: Labeler | UsageError
 
 
 def _start_worker(name: str, options: dict[str, str]) -> None:
+    """Make the worker's labeler; what goes wrong is told with the first batch, since the pool would print it."""
     global _worker
-    _worker = create(name, options)
+    try:
+        _worker = create(name, options)
+    except Exception as error:
+        reason = str(error) if isinstance(error, UsageError) else f"the labeler '{name}' cannot be made ({type(error).__name__})"
+        _worker = UsageError(reason)
 
 
 def _label_in_worker(batch: list[Report], first: int) -> LabelTable:
+    if isinstance(_worker, UsageError):
+        raise _worker
     return label_safely(_worker, batch, f"reports {first} to {first + len(batch) - 1}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 __all__ = ["FINDINGS", "IMPRESSION", "SILENT", "Section", "sentences", "split_report", "split_sections"]
 
@@ -24,9 +25,9 @@ _HEADERS = {
 }
 _KIND = {" ".join(name.split()): kind for kind, names in _HEADERS.items() for name in names.split(",")}
 _LONGEST_HEADER = max(map(len, _KIND)) + 8
-_ALONE = re.compile(r"^[ \t]*([A-Za-z][A-Za-z/ \t]{3,40}?)[ \t]*\r?$", re.MULTILINE)
-_BLANK = re.compile(r"\S[ \t\r]*\n[ \t\r]*\n")
-_STARTS = re.compile(r"[.;:)\]\n]")
+_ALONE = re.compile(r"^[^\S\n]*+([A-Za-z][A-Za-z/ \t]{3,40}?)[^\S\n]*$", re.MULTILINE)
+_BLANK = re.compile(r"\S[^\S\n]*\n[^\S\n]*\n")
+_STARTS = ".;:)]\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +47,12 @@ def split_sections(text: str) -> list[Section]:
     """
     sections: list[Section] = []
     kind, start, named = FINDINGS, 0, False
-    for first, last, found in _headers(text):
+    for (first, last, found), (following, *_) in pairwise([*_headers(text), (len(text), len(text), SILENT)]):
         _close(sections, text, kind, start, first)
         inside_line = text[max(0, first - 4) : first].strip(" \t")[-1:] not in ("", "\n")
         if found == SILENT and named and kind != SILENT and inside_line:
-            stop = text.find(". ", last)
-            sections.append(Section(SILENT, last, len(text) if stop < 0 else stop + 2))
+            stop = text.find(". ", last, following)
+            sections.append(Section(SILENT, last, following if stop < 0 else stop + 2))
             start = sections[-1].end
         else:
             kind, start, named = found, last, True
@@ -68,12 +69,11 @@ def _headers(text: str) -> list[tuple[int, int, int]]:
         if start is not None:
             found.append((start, colon + 1, _KIND[" ".join(text[start:colon].lower().split())]))
         colon = text.find(":", colon + 1)
-    if "\n" in text:
-        for match in _ALONE.finditer(text):
-            kind = _KIND.get(" ".join(match[1].lower().split()))
-            if kind is not None:
-                found.append((match.start(), match.end(), kind))
-        found.sort()
+    for match in _ALONE.finditer(text):
+        kind = _KIND.get(" ".join(match[1].lower().split()))
+        if kind is not None:
+            found.append((match.start(), match.end(), kind))
+    found.sort()
     return found
 
 
@@ -81,9 +81,7 @@ def _header_start(text: str, colon: int) -> int | None:
     """Return where the header before a colon begins, at the start of a line or sentence or in capitals anywhere, else None."""
     low = max(0, colon - _LONGEST_HEADER)
     piece = text[low:colon]
-    begin = 0
-    for match in _STARTS.finditer(piece):
-        begin = match.end()
+    begin = 1 + max(piece.rfind(sign) for sign in _STARTS)
     words = piece[begin:].split()
     at_start = begin > 0 or low == 0
     for n in range(len(words)):
@@ -106,7 +104,16 @@ def _close(sections: list[Section], text: str, kind: int, start: int, end: int) 
 
 
 # Where a sentence may end: after its final punctuation, at a semicolon-free line end, or at a list number.
-_END = re.compile(r"(?<=\S)[.!?]+[\"')\]]*(?=\s|$)|(?<=[a-z]{2})\.(?=[A-Z])|\n")
+# A run of punctuation is looked at from its first sign behind a word alone and never given back, so that a line of a million dots
+# takes no longer than any other.
+_END = re.compile(
+    r"""[.!?\n](?:
+        (?<=\n)
+        | (?:(?<=[^\s.!?].)|(?<=\s[.!?].)|(?<=\A[.!?].)) [.!?]*+ ["')\]]*+ (?=\s|$)
+        | (?<=[a-z]{2}\.)(?=[A-Z])
+    )""",
+    re.VERBOSE,
+)
 _ABBREVIATIONS = frozenset({"dr", "drs", "mr", "mrs", "ms", "st", "vs", "approx", "e.g", "i.e", "cf", "fig", "a.m", "p.m"})
 _LIST_ITEM = re.compile(r"[ \t\r]*(?:\(?\d{1,2}[.)]\s|[-*•·]\s|\n)")
 _LINE_WRAP = 50

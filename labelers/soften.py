@@ -140,9 +140,11 @@ def _links(vocabulary: Vocabulary) -> list[tuple[int, int]]:
     """Return (child, parent) columns, the deepest children first."""
     parents = [None if f.parent is None else vocabulary.index(f.parent) for f in vocabulary.findings]
 
-    def depth(k: int) -> int:
-        parent = parents[k]
-        return 0 if parent is None else 1 + depth(parent)
+    def depth(k: int | None) -> int:
+        steps = 0
+        while k is not None:
+            k, steps = parents[k], steps + 1
+        return steps
 
     return [(k, p) for k in sorted(range(len(parents)), key=depth, reverse=True) if (p := parents[k]) is not None]
 

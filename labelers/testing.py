@@ -20,6 +20,7 @@ SAMPLES = (
     "effusion " * 2000,
     "\x00\ufffe\U0001f600 İ ﬁne e\u0301ffusion \u202e no",
     "1. No change.\r\n2. ___ XXXX [**Name**].",
+    "Half an emoji \ud83d, as JSON can hold it: no effusion",
 )
 
 

@@ -63,6 +63,9 @@ class Vocabulary:
         version: Version given in that file.
         findings: The findings, each name once, parents among them.
         digest: Hash of the whole definition (synonyms included); computed from the findings when left empty.
+
+    Raises:
+        InputError: A finding stands twice, has a name that no table can hold, a parent that is no finding, or itself above it.
     """
 
     name: str
@@ -78,15 +81,36 @@ class Vocabulary:
             twice = next(f.name for f in self.findings if f.name in seen or seen.add(f.name))  # type: ignore[func-returns-value]
             raise InputError(f"vocabulary '{self.name}': the finding '{twice}' stands twice; remove one")
         for finding in self.findings:
+            if not _is_name(finding.name):
+                raise InputError(
+                    f"vocabulary '{self.name}': expected the name of a finding in words, on one line and without space around it "
+                    f"(and neither 'report_id' nor NAME:state, which name columns), got {finding.name!r}; rename it"
+                )
             if finding.parent is not None and finding.parent not in index:
                 raise InputError(
                     f"vocabulary '{self.name}': the parent '{finding.parent}' of '{finding.name}' is not a finding of it; "
                     "add it or correct the name"
                 )
         object.__setattr__(self, "_index", index)
+        self._check_circles()
         if not self.digest:
             pairs = json.dumps([[f.name, f.parent] for f in self.findings])
             object.__setattr__(self, "digest", hashlib.sha256(pairs.encode()).hexdigest()[:16])
+
+    def _check_circles(self) -> None:
+        rooted: set[str] = set()
+        for finding in self.findings:
+            path: dict[str, None] = {}
+            name: str | None = finding.name
+            while name is not None and name not in rooted:
+                if name in path:
+                    raise InputError(
+                        f"vocabulary '{self.name}': '{finding.name}', key 'parent': expected parents that end at a root, got a circle; "
+                        "correct one"
+                    )
+                path[name] = None
+                name = self.findings[self._index[name]].parent
+            rooted |= path.keys()
 
     def __len__(self) -> int:
         return len(self.findings)
@@ -111,6 +135,18 @@ class Vocabulary:
     def of(cls, names: Sequence[str], name: str = "custom") -> Vocabulary:
         """Build a flat vocabulary (no parents, no synonyms) from names alone."""
         return cls(name=name, version="1", findings=tuple(Finding(n) for n in names))
+
+
+def _is_name(name: object) -> bool:
+    """Whether a finding's name survives every layout of a table, in which it names columns too."""
+    return (
+        isinstance(name, str)
+        and bool(name)
+        and name.isprintable()
+        and name == name.strip()
+        and name != "report_id"
+        and not name.endswith(":state")
+    )
 
 
 @dataclass(frozen=True, slots=True)

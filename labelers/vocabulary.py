@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from labelers.errors import InputError, unknown_name
+from labelers.io.text import decode
 from labelers.types import Finding, Vocabulary
 
 __all__ = ["ABNORMAL", "BORDERLINE", "DENIED", "PRESENT", "UNAFFECTED", "Lexicon", "Target", "load_vocabulary", "plurals"]
@@ -25,7 +26,12 @@ phrase is negated ("no acute disease"); something abnormal is there, which contr
 NO_FINDING = "No Finding"
 _KEYS = {"name", "version", "anatomy", "observations", "findings", "shared", "normal", "unaffected", "abnormal", "ignored"}
 _FINDING_KEYS = {"name", "parent", "chronic", "names_parent", "terms", "patterns", "borderline", "borderline_terms"}
-_RULE_KEYS = {"terms", "patterns", "denies", "affirms", "findings"}
+_SHARED_KEYS = {"terms", "patterns", "findings"}
+_NORMAL_KEYS = {"terms", "patterns", "denies", "affirms"}
+DEEPEST = 10
+"""Brackets within brackets in a vocabulary file at the most; libyaml's own recursion ends the program at some ten thousand."""
+LONGEST_PHRASE = 1000
+"""Characters of a word or phrase in a vocabulary file at the most."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -81,9 +87,7 @@ def load_vocabulary(name_or_path: str = "chest") -> Lexicon:
     folder = importlib.resources.files("labelers.resources") / "vocabulary"
     if name_or_path.lower().endswith((".yaml", ".yml")):
         try:
-            text = Path(name_or_path).read_text(encoding="utf-8")
-        except UnicodeDecodeError:
-            raise InputError(f"{name_or_path}: bytes that are not UTF-8; save the file as UTF-8") from None
+            text = decode(Path(name_or_path).read_bytes(), name_or_path)
         except OSError as error:
             raise InputError(f"{name_or_path}: {error.strerror}; give the path of a vocabulary file") from None
     else:
@@ -109,6 +113,18 @@ def plurals(phrase: str) -> list[str]:
     if phrase.endswith("um"):
         return [phrase + "s", phrase[:-2] + "a"]
     return [phrase + "s"]
+
+
+class _Loader(yaml.CSafeLoader):
+    """Builds no objects of Python's, and takes neither of two values that one key has, nor mappings merged by ``<<``."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.tag == "tag:yaml.org,2002:merge" or (isinstance(key, yaml.ScalarNode) and key.value in seen):
+                raise yaml.constructor.ConstructorError(None, None, "one key twice, or the key <<", key.start_mark)
+            seen.add(str(key.value))
+        return dict(super().construct_mapping(node, deep))
 
 
 @dataclass
@@ -150,12 +166,26 @@ class _Reader:
 
     def _parse(self, text: str) -> object:
         try:
-            return yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            self._check_shape(text)
+            return yaml.load(text, Loader=_Loader)
+        except InputError:
+            raise
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise InputError(f"{self.path}, line {line}: not YAML ({error.problem}); correct the syntax") from None
-        except yaml.YAMLError:
+        except Exception:  # a tag such as !!int or !!timestamp before other words raises whatever int() and the like do
             raise InputError(f"{self.path}: not YAML; correct the syntax") from None
+
+    def _check_shape(self, text: str) -> None:
+        depth = 0
+        for event in yaml.parse(text, Loader=_Loader):
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST or (isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST_PHRASE):
+                line = event.start_mark.line + 1 if event.start_mark else 1
+                raise self._error(
+                    f"line {line}",
+                    f"phrases of at most {LONGEST_PHRASE} characters, at most {DEEPEST} brackets or indentations deep",
+                )
 
     def _mapping(self, value: object, where: str, keys: set[str]) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -198,23 +228,15 @@ class _Reader:
         return tuple(findings)
 
     def _vocabulary(self, data: Mapping[str, Any], findings: tuple[Finding, ...]) -> Vocabulary:
-        digest = hashlib.sha256(json.dumps(data, sort_keys=True, default=str).encode()).hexdigest()[:16]
         name = data.get("name", Path(self.path).stem)
         version = data.get("version", "1")
         if not isinstance(name, str) or not isinstance(version, str | int | float):
             raise self._error("keys 'name' and 'version'", "words")
+        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
         try:
-            vocabulary = Vocabulary(name, str(version), findings, digest)
+            return Vocabulary(name, str(version), findings, digest)
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
-        for finding in findings:
-            seen, up = {finding.name}, finding.parent
-            while up is not None:
-                if up in seen:
-                    raise self._error(f"findings, '{finding.name}', key 'parent'", "parents that end at a root, got a circle")
-                seen.add(up)
-                up = findings[self.names[up]].parent
-        return vocabulary
 
     def _classes(self, data: Mapping[str, Any], key: str, kind: int) -> dict[str, tuple[str, ...]]:
         groups = data.get(key, {})
@@ -222,9 +244,11 @@ class _Reader:
             raise self._error(f"key '{key}'", "a mapping from class to phrases")
         out: dict[str, tuple[str, ...]] = {}
         for name in groups:
-            self.classes[kind].add(str(name))
+            if not isinstance(name, str):
+                raise self._error(f"key '{key}'", f"classes in words (quote yes, no and numbers), got {type(name).__name__}")
+            self.classes[kind].add(name)
             for phrase in self._phrases(groups, name, f"{key}, "):
-                out[phrase] = (*out.get(phrase, ()), str(name))
+                out[phrase] = (*out.get(phrase, ()), name)
         return out
 
     def _add(
@@ -248,7 +272,7 @@ class _Reader:
 
     def _shared(self, data: Mapping[str, Any]) -> None:
         for n, rule in enumerate(self._list(data, "shared", ""), start=1):
-            rule = self._mapping(rule, f"shared, entry {n}", _RULE_KEYS)
+            rule = self._mapping(rule, f"shared, entry {n}", _SHARED_KEYS)
             self._add(
                 rule,
                 f"shared, entry {n}, ",
@@ -259,7 +283,7 @@ class _Reader:
         for key, role in (("normal", DENIED), ("unaffected", UNAFFECTED)):
             for n, rule in enumerate(self._list(data, key, ""), start=1):
                 where = f"{key}, entry {n}, "
-                rule = self._mapping(rule, f"{key}, entry {n}", _RULE_KEYS)
+                rule = self._mapping(rule, f"{key}, entry {n}", _NORMAL_KEYS)
                 denied = [Target(k, role) for k in self._columns(rule, "denies", where)]
                 affirmed = [Target(k, role, affirms=True) for k in self._columns(rule, "affirms", where)]
                 self._add(rule, where, denied + affirmed)
@@ -272,8 +296,9 @@ class _Reader:
     def _columns(self, rule: Mapping[str, Any], key: str, where: str) -> list[int]:
         names = self._list(rule, key, where)
         for name in names:
-            if name not in self.names:
-                raise self._error(f"{where}key '{key}'", f"names of findings of this file, got '{name}'")
+            if not isinstance(name, str) or name not in self.names:
+                got = f"'{name}'" if isinstance(name, str) else type(name).__name__
+                raise self._error(f"{where}key '{key}'", f"names of findings of this file, got {got}")
         return [self.names[name] for name in names]
 
 

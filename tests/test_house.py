@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import re
 import subprocess
 import sys
 import zipfile
@@ -80,3 +81,12 @@ def test_the_wheel_holds_code_resources_and_configurations(tmp_path: Path) -> No
     assert {"labelers/resources/vocabulary/chest.yaml", "labelers/builtin/context.py", "hybridpt/module.py"} <= names
     assert {f"hybridpt/configs/fit/{p.name}" for p in (ROOT / "configs" / "fit").glob("*.yaml")} <= names
     assert not [n for n in names if n.startswith(("tests", "experiments"))]
+
+
+@pytest.mark.slow
+def test_the_readme_counts_the_cases_of_the_matrix() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "tests/hostile", "tests/fuzz"]
+    output = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    collected = {path.removeprefix("tests/"): int(count) for path, count in re.findall(r"^(tests/\S+\.py): (\d+)$", output, re.M)}
+    table = (ROOT / "tests" / "README.md").read_text(encoding="utf-8")
+    assert {path: int(count) for path, count in re.findall(r"^\| (\S+\.py) \| (\d+) \|", table, re.M)} == collected

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
 import sys
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -28,6 +26,7 @@ from labelers.console import progress
 from labelers.errors import InputError, UsageError
 from labelers.io.files import atomic_path
 from labelers.io.locks import lock
+from labelers.run import worker_pool
 
 __all__ = ["Phantom"]
 
@@ -208,8 +207,7 @@ def _parallel(make: partial[list[_Study]], chunks: Sequence[Chunk], jobs: int) -
     if jobs == 1:
         yield from map(make, chunks)
         return
-    # A forked child of a process with threads (torch's, say) can hang; a spawned one cannot.
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("spawn")) as pool:
+    with worker_pool(jobs, writes=True) as pool:
         yield from pool.map(make, chunks)
 
 

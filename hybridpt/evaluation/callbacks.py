@@ -16,6 +16,7 @@ from torch import Tensor
 from hybridpt.batch import Batch
 from hybridpt.evaluation.classification import classification_rows
 from hybridpt.evaluation.table import COLUMNS, Row, draw_results, show_results, write_results
+from hybridpt.nonfinite import Trouble, nonfinite_path, stop_for
 from hybridpt.tracking import wandb_loggers
 from labelers.console import show
 from labelers.io import atomic_path
@@ -30,18 +31,31 @@ class _Collector(Callback):
         self.rows: list[NDArray[np.int64]] = []
         self.scores: dict[str, list[NDArray[np.float32]]] = {}
 
-    def collect(self, outputs: Mapping[str, Tensor], batch: Batch) -> None:
-        """Add one batch."""
-        self.rows.append(batch["row"].cpu().numpy())
-        for name, values in outputs.items():
-            self.scores.setdefault(name, []).append(values.float().cpu().numpy())
+    def collect(self, trainer: Trainer, outputs: Mapping[str, Tensor], batch: Batch, step: int) -> None:
+        """Add one batch.
 
-    def take(self) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
-        """Return rows (N,) and scores (N, K) by objective, and start anew."""
+        Raises:
+            InputError: A score is not finite; a file names the images.
+        """
+        self.rows.append(batch["row"].cpu().numpy())
+        scores = {name: values.float().cpu().numpy() for name, values in outputs.items()}
+        spoilt = tuple(name for name, values in scores.items() if not np.isfinite(values).all())
+        if spoilt:
+            stage = "test" if trainer.testing else "predict"
+            data: Any = trainer.datamodule  # type: ignore[attr-defined]
+            trouble = Trouble(stage, trainer.current_epoch, step, (batch["row"],), batch, tuple(f"scores of {n}" for n in spoilt))
+            stop_for(trouble, data.rows, nonfinite_path(trainer))
+        for name, values in scores.items():
+            self.scores.setdefault(name, []).append(values)
+
+    def take(self, trainer: Trainer) -> tuple[NDArray[np.int64], dict[str, NDArray[np.float32]]]:
+        """Return rows (N,) and scores (N, K) by objective, without those of images that could not be read, and start anew."""
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
         rows = np.concatenate(self.rows)
-        scores = {name: np.concatenate(parts) for name, parts in self.scores.items()}
+        read = ~np.isin(rows, list(data.unread))
+        scores = {name: np.concatenate(parts)[read] for name, parts in self.scores.items()}
         self.rows, self.scores = [], {}
-        return rows, scores
+        return rows[read], scores
 
 
 class ResultsWriter(_Collector):
@@ -51,11 +65,11 @@ class ResultsWriter(_Collector):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Collect the scores of a batch."""
-        self.collect(outputs, batch)
+        self.collect(trainer, outputs, batch, batch_idx)
 
     def on_test_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Score and write."""
-        rows, scores = self.take()
+        rows, scores = self.take(trainer)
         results = _results(rows, scores, trainer)
         root = Path(trainer.default_root_dir)
         write_results(results, root / "results.csv")
@@ -106,11 +120,11 @@ class PredictionWriter(_Collector):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
         """Collect the scores of a batch."""
-        self.collect(outputs, batch)
+        self.collect(trainer, outputs, batch, batch_idx)
 
     def on_predict_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores."""
-        rows, scores = self.take()
+        rows, scores = self.take(trainer)
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         model: Any = pl_module
         frame = data.rows.iloc[rows][["image", "dataset", "study_id"]].reset_index(drop=True)

@@ -21,7 +21,7 @@ MEMORY = 200_000
 
 _PLACE = np.dtype(
     [
-        ("finding", np.int16),
+        ("finding", np.int32),
         ("start", np.int32),
         ("end", np.int32),
         ("state", np.int8),

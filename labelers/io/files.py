@@ -12,26 +12,42 @@ from labelers.errors import InputError
 
 __all__ = ["atomic_path"]
 
+NAME_KEPT = 40
+"""Characters of a file's name that its temporary neighbour bears; a name may be as long as the file system lets it be."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Give a temporary neighbour of ``path`` to write to; it takes the place of ``path`` if the block ends without an error.
 
+    Missing folders are made, and go again with the temporary file after an error.
+
     Raises:
-        InputError: The folder does not exist, is no folder, or cannot be written; ``path`` itself is a folder; the disk is full.
+        InputError: The folder is no folder or cannot be written; ``path`` itself is a folder or a device; the disk is full.
     """
     path = Path(path)
     if path.is_dir():
         raise InputError(f"{path}: expected a file name to write to, it is a folder; give a name inside it")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    if path.exists() and not path.is_file():  # to replace /dev/null would be the end of it
+        raise InputError(f"{path}: expected a file name to write to, it is a device or a pipe; give the name of a file")
+    temporary = path.with_name(f".{path.name[:NAME_KEPT]}.{secrets.token_hex(4)}.part")
+    missing = [folder for folder in path.parents if not folder.exists()]
+    there = path.parents[len(missing)]
+    if not there.is_dir():
+        raise InputError(f"{path}: cannot be written, since {there} is no folder; give a name inside a folder")
+    written = False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
         os.replace(temporary, path)
+        written = True
     except OSError as error:
-        raise InputError(
-            f"{path}: cannot be written ({error.strerror or type(error).__name__}); nothing was left behind"
-        ) from None
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__  # Arrow's own words name the temporary file
+        raise InputError(f"{path}: cannot be written ({reason}); nothing was left behind") from None
     finally:
-        with contextlib.suppress(OSError):  # already in place, or never made
-            temporary.unlink()
+        if not written:
+            with contextlib.suppress(OSError):  # never made
+                temporary.unlink()
+            with contextlib.suppress(OSError):  # never made, or somebody else has put a file there
+                for folder in missing:
+                    folder.rmdir()

@@ -11,11 +11,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelers.errors import InputError, shown_columns
-from labelers.io.reports import ID_COLUMNS, rows_of_csv
+from labelers.io.reports import ID_COLUMNS, id_strings, rows_of_csv
+from labelers.io.text import NUL, not_text
 from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, PLACE, SCHEMA_VERSION
 from labelers.types import STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary, binary_entropy
 
@@ -23,6 +25,7 @@ __all__ = ["Gold", "read_gold", "read_table"]
 
 LONG_COLUMNS = ("report_id", "finding", "state", "probability", "uncertainty", "source")
 _STATE_CODES = {state: code for code, state in enumerate(STATES)}
+_PLACE_CODES = {state: code for state, code in _STATE_CODES.items() if code != UNMENTIONED}
 _ONE_STATE = f"a state of {', '.join(STATES)}"
 _NO_ID = ": the report id is empty; give every report an id of its own"
 BLANK_PROBABILITY = 0.1
@@ -69,6 +72,7 @@ def read_gold(path: str | Path) -> Gold:
     Raises:
         InputError: Another value in a cell, an id twice, no id column, or no finding.
     """
+    _check_file(Path(path), "file", "give a gold CSV")
     file = _read_csv(Path(path))
     key = next((n for n in ID_COLUMNS if n in file.columns), None)
     if key is None:
@@ -88,15 +92,15 @@ def read_gold(path: str | Path) -> Gold:
 def read_table(path: str | Path) -> LabelTable:
     """Read a LabelTable: long Parquet or CSV, wide, or CheXpert's layout, told apart by their columns.
 
-    Cells that a sparse file leaves out are unmentioned, with the probabilities that its metadata give.
+    Cells that a sparse file leaves out are unmentioned, with the probabilities that its metadata give. The vocabulary is the
+    file's own, of whatever version and hash: tables, gold and channels meet by the names of findings.
 
     Raises:
         InputError: The file cannot be read, holds several labelers, an unknown state or finding, a probability outside
             [0, 1], or a cell twice.
     """
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path}: no such label table; write one with 'labelers run'")
+    _check_file(path, "label table", "write one with 'labelers run'")
     if path.suffix.lower() == ".parquet":
         return _read_parquet(path)
     if path.suffix.lower() != ".csv":
@@ -104,15 +108,20 @@ def read_table(path: str | Path) -> LabelTable:
     file = _read_csv(path)
     if not set(LONG_COLUMNS) <= set(file.names):
         return _one_row_a_report(file)
+    _check_ids(file, "report_id")
     _check_dense(file)
     numbers = {n: _numbers(file, n) for n in ("probability", "uncertainty")}
     places = _json_places(file) if "evidence" in file.columns else _Places.of([])
     return _assemble(file, numbers, file.columns["finding"] != "", {}, places)
 
 
-def _read_csv(path: Path) -> _File:
+def _check_file(path: Path, what: str, advice: str) -> None:
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        found = f"expected a {what}, it is a folder or a device" if path.exists() else f"no such {what}"
+        raise InputError(f"{path}: {found}; {advice}")
+
+
+def _read_csv(path: Path) -> _File:
     rows = rows_of_csv(path)
     _, header = next(rows)
     body = list(rows)
@@ -122,19 +131,24 @@ def _read_csv(path: Path) -> _File:
 
 
 def _read_parquet(path: Path) -> LabelTable:
+    with path.open("rb"):  # one that may not be read is no broken one
+        pass
     try:
         with pq.ParquetFile(path) as parquet:
             data = parquet.read()
-    except (pa.ArrowException, OSError):
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: names of columns that are not UTF-8
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
     names = data.column_names
     if len(set(names)) < len(names):
         raise InputError(f"{path}: two columns have one name; rename one")
     long = set(LONG_COLUMNS) <= set(names)
     texts = ("report_id", "finding", "state", "source") if long else names
-    file = _File(path, {n: _text(data.column(n), path, n) for n in texts}, np.arange(1, data.num_rows + 1), "row")
+    columns = {n: _text(data.column(n), path, n) for n in texts if n != "report_id"}
+    columns.update({n: _ids(data.column(n), path) for n in texts if n == "report_id"})
+    file = _File(path, columns, np.arange(1, data.num_rows + 1), "row")
     if not long:
         return _one_row_a_report(file)
+    _check_ids(file, "report_id")
     metadata = _metadata(data.schema.metadata or {}, path)
     numbers = {n: _floats(data.column(n), path, n) for n in ("probability", "uncertainty")}
     named = ~data.column("finding").is_null().to_numpy(zero_copy_only=False)
@@ -145,9 +159,10 @@ def _read_parquet(path: Path) -> LabelTable:
 def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(raw.get(METADATA_KEY, b"{}"))
-        version = metadata.get("schema_version", SCHEMA_VERSION)
-        tuple(metadata.get("parents", ()))
-    except (ValueError, AttributeError, TypeError):
+        version, parents = metadata.get("schema_version", SCHEMA_VERSION), metadata.get("parents", [])
+        if not isinstance(parents, list) or not all(isinstance(p, str) for p in parents):
+            raise TypeError
+    except (ValueError, AttributeError, TypeError, RecursionError):
         raise InputError(f"{path}: the metadata are broken; write the table again") from None
     if version != SCHEMA_VERSION:
         raise InputError(f"{path}: expected schema version {SCHEMA_VERSION}, got another; write the table with this version")
@@ -156,9 +171,20 @@ def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
 
 def _text(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.object_]:
     try:
-        return np.asarray(column.cast(pa.string()).fill_null("").to_numpy(zero_copy_only=False), object)
+        strings = column.cast(pa.string()).fill_null("")
+        cells = np.asarray(strings.to_numpy(zero_copy_only=False), object)
     except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(f"{path}: expected text or numbers in the column '{name}'; write the table again") from None
+    if pc.any(pc.match_substring(strings, NUL)).as_py():
+        raise not_text(f"{path}, column '{name}'")
+    return cells
+
+
+def _ids(column: pa.ChunkedArray, path: Path) -> NDArray[np.object_]:
+    try:
+        return _text(id_strings(column), path, "report_id")
+    except pa.ArrowException:
+        raise InputError(f"{path}: expected text or whole numbers in the column 'report_id'; write the table again") from None
 
 
 def _floats(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float32]:
@@ -169,7 +195,8 @@ def _floats(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float3
 
 
 def _numbers(file: _File, name: str) -> NDArray[np.float32]:
-    values = pd.to_numeric(pd.Series(file.columns[name]), errors="coerce").to_numpy(np.float32)
+    with np.errstate(over="ignore"):  # beyond float32 is infinite
+        values = pd.to_numeric(pd.Series(file.columns[name]), errors="coerce").to_numpy(np.float64).astype(np.float32)
     file.fail(np.isnan(values) & (file.columns[name] != ""), f", column '{name}': expected a number; correct the cell")
     return values
 
@@ -185,9 +212,13 @@ def _mapped(file: _File, name: str, values: Mapping[str, float], dtype: Any, exp
     return np.array([values[u] for u in stripped], dtype)[codes]
 
 
+def _check_ids(file: _File, name: str) -> None:
+    file.fail(np.array([not i or i.isspace() for i in file.columns[name]], bool), _NO_ID)
+
+
 def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
     ids = file.columns[name]
-    file.fail(ids == "", _NO_ID)
+    _check_ids(file, name)
     again = pd.Series(ids).duplicated().to_numpy()
     if again.any():
         first = file.lines[ids == ids[again][0]][0]
@@ -226,9 +257,9 @@ def _arrow_places(column: pa.ChunkedArray, path: Path) -> _Places:
     places, lengths = evidence.flatten(), evidence.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     start, end = (places.field(n).fill_null(-1).to_numpy(zero_copy_only=False) for n in ("start", "end"))
     state = places.field("state").fill_null("").dictionary_encode()
-    codes = np.array([STATES.index(s) if s in STATES else -1 for s in state.dictionary.to_pylist()], np.int8)
+    codes = np.array([_PLACE_CODES.get(s, -1) for s in state.dictionary.to_pylist()], np.int8)
     states = codes[state.indices.to_numpy(zero_copy_only=False)]
-    if (start < 0).any() or (end < start).any() or (states < 0).any():
+    if (start < 0).any() or (end <= start).any() or (states < 0).any():
         raise broken
     cue = np.asarray(places.field("cue").fill_null("").to_numpy(zero_copy_only=False), object)
     return _Places(np.repeat(np.arange(len(evidence)), lengths), start, end, states, cue)
@@ -240,11 +271,11 @@ def _json_places(file: _File) -> _Places:
     for row in np.flatnonzero((cells != "[]") & (cells != "")):
         try:
             for place in json.loads(cells[row]):
-                start, end = int(place["start"]), int(place["end"])
-                if not 0 <= start <= end < 2**31:
+                start, end, state, cue = (place[n] for n in ("start", "end", "state", "cue"))
+                if type(start) is not int or type(end) is not int or not 0 <= start < end < 2**31 or not isinstance(cue, str):
                     raise ValueError
-                places.append((int(row), start, end, STATES.index(place["state"]), str(place["cue"])))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+                places.append((int(row), start, end, _PLACE_CODES[state], cue))
+        except (ValueError, KeyError, TypeError, RecursionError):
             message = ", column 'evidence': expected a JSON list of places; correct the cell"
             file.fail(np.arange(len(file.lines)) == row, message)
     return _Places.of(places)
@@ -258,7 +289,6 @@ def _assemble(
     places: _Places,
 ) -> LabelTable:
     """Turn long rows into the dense table; rows that name no finding stand for a report of which nothing is said."""
-    file.fail(file.columns["report_id"] == "", _NO_ID)
     file.columns["state"][~named] = STATES[UNMENTIONED]
     report, ids = pd.factorize(file.columns["report_id"])
     vocabulary = _vocabulary(metadata, file.columns["finding"][named], file.path)
@@ -290,13 +320,26 @@ def _assemble(
 
 def _vocabulary(metadata: Mapping[str, Any], findings: NDArray[np.object_], path: Path) -> Vocabulary:
     if "vocabulary" not in metadata:
-        return Vocabulary.of([str(f) for f in pd.unique(findings)], name=path.stem)
+        return _named([str(f) for f in pd.unique(findings)], path)
     stored = metadata["vocabulary"]
     try:
-        found = tuple(Finding(f["name"], f["parent"]) for f in stored["findings"])
-        return Vocabulary(stored["name"], stored["version"], found, stored["hash"])
+        name, version, digest = (stored[n] for n in ("name", "version", "hash"))
+        if not all(isinstance(text, str) for text in (name, version, digest)):
+            raise TypeError
+        return Vocabulary(name, version, tuple(Finding(f["name"], f["parent"]) for f in stored["findings"]), digest)
     except (KeyError, TypeError, InputError):
         raise InputError(f"{path}: the vocabulary in the metadata is broken; write the table again") from None
+
+
+def _named(findings: list[str], path: Path) -> Vocabulary:
+    """Build a vocabulary from the names in a file, which are not repeated where they are none: they may be anything."""
+    try:
+        return Vocabulary.of(findings, name=path.stem)
+    except InputError:
+        raise InputError(
+            f"{path}: expected findings named in words, on one line and without space around the name (neither 'report_id' nor "
+            "NAME:state), found another name; correct it"
+        ) from None
 
 
 def _finding_columns(file: _File, named: NDArray[np.bool_], vocabulary: Vocabulary) -> NDArray[np.int64]:
@@ -316,10 +359,12 @@ def _check_once(file: _File, cell: NDArray[np.int64], named: NDArray[np.bool_]) 
 def _check_dense(file: _File) -> None:
     """A CSV says no vocabulary, so it must hold every finding for every report: a misspelt one is not a new one."""
     reports = len(pd.unique(file.columns["report_id"]))
+    named = file.columns["finding"] != ""
     codes, _ = pd.factorize(file.columns["finding"])
-    sparse = np.bincount(codes, minlength=1)[codes] < reports
+    count = np.bincount(codes, minlength=1)[codes]
+    rarest = count.min(initial=reports, where=named)  # the likeliest to be misspelt
     file.fail(
-        sparse & (file.columns["finding"] != ""),
+        named & (count < reports) & (count == rarest),
         f": its finding does not stand for every one of the {reports} reports, and the file names no vocabulary; correct the name, or add the rows",
     )
 
@@ -335,7 +380,7 @@ def _blank(metadata: Mapping[str, Any], reports: int, findings: int, path: Path)
             if row.shape != (findings,) or not ((row >= 0) & (row <= 1)).all():
                 raise ValueError
             dense[name] = np.tile(row, (reports, 1))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError):
         raise InputError(f"{path}: the values of unmentioned cells in the metadata are broken; write the table again") from None
     return dense
 
@@ -370,9 +415,8 @@ def _one_row_a_report(file: _File) -> LabelTable:
             "write one with 'labelers run'"
         )
     read: Callable[[str], NDArray[Any]] = _wide_states(file) if wide else _chexpert_states(file)
-    table = LabelTable.from_states(
-        ids, Vocabulary.of(names, file.path.stem), np.stack([read(n) for n in names], axis=1), file.path.stem
-    )
+    vocabulary = _named(names, file.path)
+    table = LabelTable.from_states(ids, vocabulary, np.stack([read(n) for n in names], axis=1), file.path.stem)
     return _with_probability(table, file) if wide else table
 
 

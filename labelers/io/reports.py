@@ -5,24 +5,31 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import os
 import re
 import tarfile
 import xml.etree.ElementTree as ElementTree
 import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Protocol
+from typing import Any, NoReturn, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from labelers.errors import InputError, shown_columns
+from labelers.errors import InputError, UsageError, shown_columns
+from labelers.io.text import NUL, decode, not_text, open_text, undecodable
 from labelers.types import Report
 
-__all__ = ["read_reports", "rows_of_csv"]
+__all__ = ["LONGEST", "id_strings", "read_reports", "rows_of_csv"]
 
 TEXT_COLUMNS = ("text", "report", "report_text")
 ID_COLUMNS = ("report_id", "study_id", "id")
+LONGEST = 2**22
+"""Characters of a report, and bytes of a file that is one, at the most: beyond that a quote was left open, or the file is a bomb."""
+BATCH_ROWS = 1024
+"""Rows of a Parquet file that are in memory at a time."""
 csv.field_size_limit(2**31 - 1)
 
 
@@ -36,8 +43,10 @@ def read_reports(path: str | Path, text_column: str | None = None, id_column: st
         id_column: Column of the id; by default the first of report_id, study_id, id.
 
     Raises:
-        InputError: The file is missing or of an unknown kind, a column is missing, bytes are not UTF-8, a row or an XML
-            file is broken, or an id stands twice. The message names file and row.
+        InputError: The file is missing or of an unknown kind, a column is missing, bytes are no text, a row or an XML
+            file is broken, a report is longer than ``LONGEST``, a link leads out of the folder, or an id stands twice. The
+            message names file and row.
+        UsageError: A column for reports that stand in no columns.
     """
     path = Path(path)
     return _unique(_reports(path, text_column, id_column), path)
@@ -46,11 +55,18 @@ def read_reports(path: str | Path, text_column: str | None = None, id_column: st
 def _reports(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
     """Yield (where it stands, report)."""
     name = path.name.lower()
-    if path.is_dir():
-        return _from_folder(path)
+    archive = name.endswith((".tgz", ".tar.gz"))
     if not path.exists():
         raise InputError(f"{path}: no such file or folder; give a CSV, Parquet, JSONL, .tgz or folder of reports")
-    if name.endswith((".tgz", ".tar.gz")):
+    if (archive or path.is_dir()) and (text_column is not None or id_column is not None):
+        raise UsageError(
+            f"{path}: --text-column and --id-column are for reports in columns, a folder or archive has none; leave them out"
+        )
+    if path.is_dir():
+        return _from_folder(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a file or folder, it is a device or a pipe; write the reports into a file")
+    if archive:
         return _from_archive(path)
     if name.endswith(".csv"):
         return _from_csv(path, text_column, id_column)
@@ -67,7 +83,7 @@ def _unique(reports: Iterable[tuple[str, Report]], path: Path) -> Iterator[Repor
     seen: dict[str, str] = {}
     try:
         for where, report in reports:
-            _check_id(report.report_id, f"{path}, {where}")
+            _check(report, f"{path}, {where}")
             if report.report_id in seen:
                 raise InputError(
                     f"{path}, {where}: the report id of {seen[report.report_id]} again; ids must be unique, remove or rename one"
@@ -76,17 +92,27 @@ def _unique(reports: Iterable[tuple[str, Report]], path: Path) -> Iterator[Repor
             yield report
     except OSError as error:
         raise InputError(
-            f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
+            f"{error.filename or path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
         ) from None
 
 
-def _check_id(report_id: str, where: str) -> None:
-    if not report_id:
+def _check(report: Report, where: str) -> None:
+    if not report.report_id.strip():
         raise InputError(f"{where}: the report id is empty; give every report an id of its own")
     try:
-        report_id.encode()
+        report.report_id.encode()
     except UnicodeEncodeError:
         raise InputError(f"{where}: the report id holds half a character (a lone surrogate); correct the id") from None
+    if NUL in report.text or NUL in report.report_id:
+        raise not_text(where)
+    _check_length(len(report.text), where, "characters")
+
+
+def _check_length(length: int, where: str, unit: str) -> None:
+    if length > LONGEST:
+        raise InputError(
+            f"{where}: expected a report of at most {LONGEST:,} {unit}, got {length:,}; it is no report, or a quote was left open"
+        )
 
 
 def _column(given: str | None, defaults: Sequence[str], columns: Sequence[str], where: str | Path, what: str) -> str:
@@ -106,28 +132,35 @@ def _column(given: str | None, defaults: Sequence[str], columns: Sequence[str], 
 def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """Yield (number of the row's first line, fields) of a CSV, header first.
 
-    The separator is the first of comma, semicolon, tab and bar that stands outside quotes in the header; a byte order mark and
-    spaces around the header's names are dropped.
+    The separator is the first of comma, semicolon, tab and bar that stands outside quotes in the header; a byte order mark (of
+    UTF-8 or UTF-16) and spaces around the header's names are dropped.
 
     Raises:
         InputError: The file is empty, a column stands twice, a row has another number of fields than the header, or bytes
-            are not UTF-8.
+            are no text.
     """
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
+        with open_text(path, newline="") as file:
             head = file.readline()
             if not head.strip():
                 raise InputError(f"{path}: expected a header in the first line, it is empty; write the column names first")
             bare = re.sub('"[^"]*"', "", head)
             delimiter = next((d for d in ",;\t|" if d in bare), ",")
             file.seek(0)
-            yield from _checked_rows(csv.reader(file, delimiter=delimiter, strict=True), path)
+            yield from _checked_rows(csv.reader(_without_nul(file, path), delimiter=delimiter, strict=True), path)
     except UnicodeDecodeError:
-        raise InputError(f"{path}, line {_undecodable_line(path)}: bytes that are not UTF-8; save the file as UTF-8") from None
+        raise undecodable(path) from None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
         ) from None
+
+
+def _without_nul(lines: Iterable[str], path: Path) -> Iterator[str]:
+    for number, line in enumerate(lines, start=1):
+        if NUL in line:
+            raise not_text(f"{path}, line {number}")
+        yield line
 
 
 class _Reader(Protocol):
@@ -157,19 +190,11 @@ def _checked_rows(reader: _Reader, path: Path) -> Iterator[tuple[int, list[str]]
 
 
 def _check_header(names: Sequence[str], path: Path) -> None:
-    twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
+    twice = sorted(name for name, count in Counter(names).items() if count > 1)
+    if twice == [""]:
+        raise InputError(f"{path}: two columns of the header have no name; name them or remove them")
     if twice:
         raise InputError(f"{path}: two columns of the header have one name ({shown_columns(twice)}); rename one")
-
-
-def _undecodable_line(path: Path) -> int:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError:
-                return number
-    return 0
 
 
 def _from_csv(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
@@ -182,6 +207,8 @@ def _from_csv(path: Path, text_column: str | None, id_column: str | None) -> Ite
 
 
 def _from_parquet(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
+    with path.open("rb"):  # one that may not be read is no broken one
+        pass
     try:
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -189,88 +216,184 @@ def _from_parquet(path: Path, text_column: str | None, id_column: str | None) ->
             text = _column(text_column, TEXT_COLUMNS, columns, path, "text")
             key = _column(id_column, ID_COLUMNS, columns, path, "id")
             first = 1
-            for batch in file.iter_batches(columns=list(dict.fromkeys([key, text]))):
+            for batch in file.iter_batches(BATCH_ROWS, columns=list(dict.fromkeys([key, text]))):
                 where = f"{path}, rows {first} to {first + len(batch) - 1}"
-                pairs = zip(_strings(batch, key, where), _strings(batch, text, where), strict=True)
+                pairs = zip(_ids(batch, key, where), _texts(batch, text, where), strict=True)
                 for row, (i, t) in enumerate(pairs, start=first):
                     yield f"row {row}", Report(i or "", t or "")
                 first += len(batch)
-    except (pa.ArrowException, OSError):
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):  # ValueError: names of columns that are not UTF-8
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
 
 
-def _strings(batch: pa.RecordBatch, column: str, where: str) -> list[str | None]:
+def id_strings(column: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Turn ids into strings, null where there is none; whole numbers that were stored as floats keep their digits.
+
+    Raises:
+        pa.ArrowException: Neither strings nor numbers, or a float that is no whole number, such as nan.
+    """
+    return (column.cast(pa.int64()) if pa.types.is_floating(column.type) else column).cast(pa.string())
+
+
+def _ids(batch: pa.RecordBatch, column: str, where: str) -> list[str | None]:
     try:
-        return list(batch.column(column).cast(pa.string()).to_pylist())
+        return list(id_strings(batch.column(column)).to_pylist())
     except pa.ArrowException:
-        raise InputError(f"{where}: expected strings in the column '{column}'; convert it to UTF-8 strings") from None
+        raise InputError(
+            f"{where}: expected strings or whole numbers in the column '{column}'; write the ids as strings"
+        ) from None
     except UnicodeDecodeError:
-        raise InputError(f"{where}, column '{column}': bytes that are not UTF-8; write the file again as UTF-8") from None
+        raise _strings_not_utf8(column, where) from None
+
+
+def _texts(batch: pa.RecordBatch, column: str, where: str) -> list[str | None]:
+    values = batch.column(column)
+    wrong = InputError(f"{where}: expected strings in the column '{column}'; name another with --text-column")
+    if pa.types.is_primitive(values.type) or pa.types.is_decimal(values.type):
+        raise wrong
+    try:
+        return list(values.cast(pa.string()).to_pylist())
+    except pa.ArrowException:
+        raise wrong from None
+    except UnicodeDecodeError:
+        raise _strings_not_utf8(column, where) from None
+
+
+def _strings_not_utf8(column: str, where: str) -> InputError:
+    return InputError(f"{where}, column '{column}': bytes that are not UTF-8; write the file again as UTF-8")
 
 
 def _from_jsonl(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                record = json.loads(line.decode("utf-8-sig"))
-            except UnicodeDecodeError:
-                raise InputError(f"{where}: bytes that are not UTF-8; save the file as UTF-8") from None
-            except (json.JSONDecodeError, RecursionError):
-                raise InputError(f"{where}: not a JSON value; write one object a line") from None
-            if not isinstance(record, dict):
-                raise InputError(f"{where}: expected a JSON object with a text and an id, got a {type(record).__name__}")
-            text = record[_column(text_column, TEXT_COLUMNS, list(record), where, "text")]
-            key = record[_column(id_column, ID_COLUMNS, list(record), where, "id")]
-            if not isinstance(text, str | None) or not isinstance(key, str | int) or isinstance(key, bool):
-                raise InputError(f"{where}: expected a string text and a string or integer id; correct the types")
-            yield f"line {number}", Report(str(key), text or "")
+    try:
+        with open_text(path, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.isspace():
+                    yield f"line {number}", _from_json(line, text_column, id_column, f"{path}, line {number}")
+    except UnicodeDecodeError:
+        raise undecodable(path) from None
+
+
+def _from_json(line: str, text_column: str | None, id_column: str | None, where: str) -> Report:
+    if NUL in line:
+        raise not_text(where)
+    try:
+        record = json.loads(line.removeprefix("\ufeff"), object_pairs_hook=_object)
+    except _KeyTwice:
+        raise InputError(f"{where}: two keys of an object have one name; remove one") from None
+    except (ValueError, RecursionError):
+        raise InputError(f"{where}: not a JSON value; write one object a line") from None
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected a JSON object with a text and an id, got a {type(record).__name__}")
+    text = record[_column(text_column, TEXT_COLUMNS, list(record), where, "text")]
+    key = record[_column(id_column, ID_COLUMNS, list(record), where, "id")]
+    if not isinstance(text, str | None) or not isinstance(key, str | int) or isinstance(key, bool):
+        raise InputError(f"{where}: expected a string text and a string or integer id; correct the types")
+    return Report(str(key), text or "")
+
+
+class _KeyTwice(ValueError):
+    """A JSON object has one key twice, and nobody can know which value is meant."""
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        raise _KeyTwice
+    return record
 
 
 def _from_folder(path: Path) -> Iterator[tuple[str, Report]]:
-    files = sorted(p for p in path.rglob("*") if p.suffix.lower() in (".txt", ".xml") and p.is_file())
+    files = sorted(_files_in(path))
     suffixes = {p.suffix.lower() for p in files}
     if len(suffixes) != 1:
         found = "none" if not files else "both"
         raise InputError(f"{path}: expected a folder of .txt files or a folder of Open-I .xml files, found {found}")
     for file in files:
-        where = str(file.relative_to(path))
-        if file.suffix.lower() == ".xml":
-            with file.open("rb") as stream:
-                yield where, _open_i(stream, f"{path}, {where}")
-            continue
-        try:
-            yield where, Report(file.stem, file.read_bytes().decode("utf-8-sig"))
-        except UnicodeDecodeError:
-            line = _undecodable_line(file)
-            raise InputError(f"{file}, line {line}: bytes that are not UTF-8; save the file as UTF-8") from None
+        name = str(file.relative_to(path))
+        where = f"{path}, {name}"
+        _check_length(file.stat().st_size, where, "bytes")
+        data = file.read_bytes()
+        yield name, _open_i(data, where) if file.suffix.lower() == ".xml" else Report(file.stem, decode(data, where))
+
+
+def _files_in(root: Path) -> Iterator[Path]:
+    """Yield the .txt and .xml files below a folder, and leave none out in silence: a link out of the folder is an error."""
+
+    def stop(error: OSError) -> NoReturn:
+        raise error
+
+    real = os.path.realpath(root)
+    for folder, subfolders, names in os.walk(root, onerror=stop):
+        reports = [Path(folder, name) for name in names if name.lower().endswith((".txt", ".xml"))]
+        for path in (*reports, *(Path(folder, name) for name in subfolders)):
+            if path.is_symlink() and os.path.commonpath([real, os.path.realpath(path)]) != real:
+                raise InputError(
+                    f"{root}, {path.relative_to(root)}: a link that leads out of the folder; put the file itself there"
+                )
+        for path in reports:
+            if not path.is_file():
+                raise InputError(
+                    f"{root}, {path.relative_to(root)}: expected a file, it is a link to nothing or a device; remove it"
+                )
+        yield from reports
+
+
+class _Metered:
+    """A stream from which no more than ``left`` bytes can be read, so that nothing small unpacks to something endless."""
+
+    def __init__(self, file: gzip.GzipFile, path: Path) -> None:
+        self._file, self._path, self.left = file, path, LONGEST
+
+    def read(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self.left -= len(data)
+        if self.left < 0:
+            raise InputError(f"{self._path}: more than {LONGEST:,} bytes that belong to no file of the archive; fetch it again")
+        return data
 
 
 def _from_archive(path: Path) -> Iterator[tuple[str, Report]]:
+    """Read the members one after another in memory; nothing is unpacked, so a member's name leads nowhere."""
     found = False
+    with path.open("rb"):  # one that may not be read is no broken one
+        pass
     try:
-        with gzip.open(path) as content, tarfile.open(fileobj=content, mode="r|") as archive:
-            for member in archive:
-                if not member.isfile() or not member.name.lower().endswith(".xml"):
-                    continue
-                stream = archive.extractfile(member)
-                if stream is not None:
-                    found = True
-                    yield member.name, _open_i(stream, f"{path}, {member.name}")
+        with gzip.open(path) as unpacked:
+            content = _Metered(unpacked, path)
+            with tarfile.open(fileobj=content, mode="r|") as archive:  # type: ignore[call-overload]  # it only reads
+                for member in archive:
+                    content.left = LONGEST + member.size
+                    if member.name.lower().endswith(".xml") and not member.isdir():
+                        found = True
+                        yield member.name, _from_member(archive, member, f"{path}, {member.name}")
             while content.read(2**20):  # tarfile takes a cut header for the end; gzip's own length and checksum do not
                 pass
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, zlib.error, ValueError, RecursionError) as error:
         raise InputError(f"{path}: not a whole .tgz archive ({type(error).__name__}); fetch it again") from None
     if not found:
         raise InputError(f"{path}: expected Open-I .xml files in the archive, found none")
 
 
-def _open_i(stream: IO[bytes], where: str) -> Report:
+def _from_member(archive: tarfile.TarFile, member: tarfile.TarInfo, where: str) -> Report:
+    stream = archive.extractfile(member) if member.isfile() else None
+    if stream is None:
+        raise InputError(f"{where}: expected a file, it is a link or a device; pack the archive with the files themselves")
+    _check_length(member.size, where, "bytes")
+    return _open_i(stream.read(), where)
+
+
+def _open_i(data: bytes, where: str) -> Report:
     """Read one Open-I report; its sections become one text, each under its header, so that offsets have something to count in."""
+    if b"<!DOCTYPE" in data.replace(b"\0", b""):  # UTF-16 has a NUL beside each of these letters, other encodings none
+        raise InputError(
+            f"{where}: a document type (<!DOCTYPE ...>), which Open-I's reports have not and which can declare entities; remove it"
+        )
     try:
-        root = ElementTree.parse(stream).getroot()
+        root = ElementTree.fromstring(data)
     except ElementTree.ParseError as error:
         raise InputError(f"{where}: not well-formed XML (line {error.position[0]}); fetch it again") from None
     except (LookupError, ValueError):

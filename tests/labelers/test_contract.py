@@ -172,5 +172,5 @@ def test_a_further_text_that_is_empty_must_be_unmentioned() -> None:
         return dataclasses.replace(table, state=state)
 
     check_labeler(breaking(change))
-    with pytest.raises(AssertionError, match="text 8 is empty"):
+    with pytest.raises(AssertionError, match="text 9 is empty"):
         check_labeler(breaking(change), ["\u2003"])

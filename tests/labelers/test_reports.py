@@ -69,6 +69,7 @@ def fails(path: Path, *parts: str, **columns: str) -> str:
         pytest.param(b'id,text\na,"No ""large"" effusion, none."\n', [Report("a", 'No "large" effusion, none.')], id="quotes"),
         pytest.param(b'id,text\r\na,"No\r\neffusion.\n"\r\n', [Report("a", "No\r\neffusion.\n")], id="line ends inside quotes"),
         pytest.param(b"id,text\na,\n", [Report("a", "")], id="empty text"),
+        pytest.param("id,text\nä,Erguß\n".encode("utf-16"), [Report("ä", "Erguß")], id="UTF-16 with its mark"),
         pytest.param("id,text\nä,Ergu\u00df \U0001f600.\n".encode(), [Report("ä", "Erguß \U0001f600.")], id="Unicode"),
     ],
 )
@@ -191,7 +192,7 @@ BROKEN: dict[str, tuple[Callable[[Path], Path], tuple[str, ...]]] = {
     "no header, ids alike": (csv_file(M + b"." + b"," + M + b".\n"), ("two columns", "rename")),
     "not UTF-8": (csv_file(b"id,text\na," + M + b"\nb,Erg\xfc\xdf\n"), ("line 3", "UTF-8")),
     "not UTF-8 after a line end in quotes": (csv_file(b'id,text\na,"x\n\n' + M + b'"\nb,\xfc\n'), ("line 5", "UTF-8")),
-    "UTF-16": (csv_file("id,text\na,b\n".encode("utf-16")), ("line 1", "UTF-8")),
+    "UTF-16 without a mark": (csv_file("id,text\na,b\n".encode("utf-16-le")), ("line 1", "NUL", "UTF-8")),
     "id twice": (csv_file(b'id,text\n%b,"x\ny"\nb,z\n%b,x\n' % (M, M)), ("line 5", "line 2", "unique")),
     "empty id": (csv_file(b"id,text\n,x\n"), ("line 2", "id is empty")),
     "ragged": (csv_file(b"id,text\na,b\nc,d," + M + b"\n"), ("line 3", "expected 2 fields", "got 3", "quote")),
