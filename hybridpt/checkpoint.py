@@ -5,11 +5,13 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import warnings
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from hybridpt.data.sources import Sources
@@ -19,7 +21,16 @@ from hybridpt.objectives import Objective
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
 
-__all__ = ["CheckpointFiles", "HybridModule", "checkpoint_file", "load", "load_weights", "read_checkpoint", "sources_of"]
+__all__ = [
+    "CheckpointFiles",
+    "HybridModule",
+    "RunCheckpoint",
+    "checkpoint_file",
+    "load",
+    "load_weights",
+    "read_checkpoint",
+    "sources_of",
+]
 
 REQUIRED = {"state_dict": dict, "pytorch-lightning_version": str}
 RESUMABLE = {"loops": dict, "optimizer_states": list, "lr_schedulers": list, "callbacks": dict}
@@ -51,6 +62,19 @@ class CheckpointFiles(TorchCheckpointIO):
     def load_checkpoint(self, path: str | Path, map_location: Any = None, weights_only: bool | None = None) -> dict[str, Any]:
         """Read a checkpoint, as ``read_checkpoint``."""
         return read_checkpoint(path)
+
+
+class RunCheckpoint(ModelCheckpoint):
+    """Knows its files again when the folder of the run was moved; else the next epoch would take the place of a better one."""
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over what was saved, with the paths as they are now."""
+        folder = Path(self.dirpath or ".")
+        moved = {key: str(folder / Path(value).name) for key, value in state_dict.items() if key.endswith("_path") and value}
+        if all(Path(path).exists() for path in moved.values()):
+            scores = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
+            state_dict = {**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath}
+        super().load_state_dict(state_dict)
 
 
 class _Target:
@@ -97,7 +121,8 @@ def read_checkpoint(path: str | Path, resume: bool = False) -> dict[str, Any]:
     """
     path = checkpoint_file(path)
     try:
-        body = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch wonders at pickles that are no checkpoints
+            body = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a broken or hostile file
         raise InputError(
             f"{path}: not a checkpoint that can be read safely ({type(error).__name__}); give one that 'hybridpt fit' wrote"

@@ -47,7 +47,10 @@ def _dispatch(arguments: list[str]) -> int | None:
     elif command in LIGHTNING:
         _lightning(arguments)
     elif command == "data":
-        _data(arguments[1:])
+        try:
+            _data(arguments[1:])
+        except Interrupted as stop:
+            raise Interrupted(stop.signum, "run the same command again to go on") from None
     else:
         raise unknown_name("command", command, [*LIGHTNING, "data"])
     return 0
@@ -105,7 +108,9 @@ def _data(arguments: list[str]) -> None:
     module = importlib.import_module(names[arguments[0]])
     cls: Any
     (cls,) = (value for name in module.__all__ if inspect.isclass(value := getattr(module, name)))
-    parser = ArgumentParser(prog=f"hybridpt data {arguments[0]}", description=(inspect.getdoc(cls) or "").partition("\n\nArgs:")[0])
+    parser = ArgumentParser(
+        prog=f"hybridpt data {arguments[0]}", description=(inspect.getdoc(cls) or "").partition("\n\nArgs:")[0]
+    )
     parser.add_class_arguments(cls)
     parser.add_argument("-o", "--output", type=str, required=True, help="folder to write to")
     switches = {f"--{n}" for n, p in inspect.signature(cls, eval_str=True).parameters.items() if p.annotation is bool}

@@ -26,6 +26,7 @@ class Interrupted(BaseException):
 
     def __init__(self, signum: int, saved: str = "nothing half-written was left behind") -> None:
         super().__init__(f"stopped by {signal.Signals(signum).name}; {saved}")
+        self.signum = signum
         self.status = 128 + signum
         """The exit status by which a shell knows the signal."""
 

@@ -171,6 +171,14 @@ class HybridModule(LightningModule):
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self._look("train", {"gradients": torch.nn.utils.get_total_norm(gradients)}, rows)
 
+    def on_train_epoch_end(self) -> None:
+        """Take no step's losses and gradients on trust into the next epoch."""
+        self._stop_for(self._watch.settle())
+
+    def on_validation_epoch_end(self) -> None:
+        """Take no batch's losses on trust into the choice of the best checkpoint."""
+        self._stop_for(self._watch.settle())
+
     def _look(self, stage: str, values: dict[str, Tensor], rows: Sequence[Tensor], batch: Batch | None = None) -> None:
         moment = (stage, self.trainer.current_epoch, self.trainer.global_step)
         self._stop_for(self._watch.look(values, Trouble(*moment, tuple(rows), batch)))

@@ -63,12 +63,7 @@ class FiniteWatch:
             suspect: What is to be said of them, but for the names.
         """
         known = self.settle()
-        flags = torch.stack([value.detach().float() for value in values.values()]).isfinite()
-        arrived = None
-        if flags.is_cuda:
-            flags = flags.to("cpu", non_blocking=True)
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record(torch.cuda.current_stream())
+        flags, arrived = _sent(torch.stack([value.detach().float() for value in values.values()]).isfinite())
         self._open.append((flags, arrived, replace(suspect, names=tuple(values))))
         return known if known is not None or arrived is not None else self.settle()
 
@@ -81,6 +76,16 @@ class FiniteWatch:
             if not bool(flags.all()):
                 return replace(suspect, names=tuple(n for n, fine in zip(suspect.names, flags.tolist(), strict=True) if not fine))
         return None
+
+
+def _sent(flags: Tensor) -> tuple[Tensor, Any]:
+    """Send flags to the CPU, and return them with the event that they have arrived, or None where they are there already."""
+    if not flags.is_cuda:
+        return flags, None
+    copy = flags.to("cpu", non_blocking=True)  # into pinned memory
+    arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+    arrived.record(torch.cuda.current_stream())
+    return copy, arrived
 
 
 def nonfinite_path(trainer: Trainer) -> Path:

@@ -20,12 +20,12 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import ModelCheckpoint, RichProgressBar
+from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 
-from hybridpt.checkpoint import CheckpointFiles, checkpoint_file, load_weights, read_checkpoint, sources_of
+from hybridpt.checkpoint import CheckpointFiles, RunCheckpoint, checkpoint_file, load_weights, read_checkpoint, sources_of
 from hybridpt.data.datamodule import HybridDataModule
 from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter
 from hybridpt.failures import explained
@@ -72,19 +72,6 @@ class _Config(SaveConfigCallback):
         """Save where the first logger writes; ``trainer.log_dir`` would wait for the other processes, which are not asked."""
         with atomic_path(Path(trainer.loggers[0].log_dir or ".") / self.config_filename) as temporary:
             self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
-
-
-class _Checkpoint(ModelCheckpoint):
-    """Knows its files again when the folder of the run was moved; else the next epoch would take the place of a better one."""
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take over what was saved, with the paths as they are now."""
-        folder = Path(self.dirpath or ".")
-        moved = {key: str(folder / Path(value).name) for key, value in state_dict.items() if key.endswith("_path") and value}
-        if all(Path(path).exists() for path in moved.values()):
-            scores = {str(folder / Path(path).name): score for path, score in state_dict["best_k_models"].items()}
-            state_dict = {**state_dict, **moved, "best_k_models": scores, "dirpath": self.dirpath}
-        super().load_state_dict(state_dict)
 
 
 class HybridCLI(LightningCLI):
@@ -180,12 +167,13 @@ class HybridCLI(LightningCLI):
 
     def _new_folder(self, base: Path) -> Path:
         """The first of NAME, NAME-2, NAME-3, ... that no run has been in or is in."""
-        for number in itertools.count(1):
-            folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        number, folder = 1, base
+        while True:
             if not any(folder.glob("*.ckpt")) and not (folder / "metrics.csv").exists():
                 with contextlib.suppress(_InUse):
                     return self._alone_in(folder)
-        raise AssertionError("numbers do not end")
+            number += 1
+            folder = base.with_name(f"{base.name}-{number}")
 
     def _alone_in(self, folder: Path) -> Path:
         """Hold a folder for this run until it ends; the first process does it for all of a distributed run."""
@@ -235,8 +223,8 @@ class HybridCLI(LightningCLI):
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
             callbacks.append(StopOnSignal(last, shlex.join(command)))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
-            callbacks.append(_Checkpoint(filename="best", monitor="val/criterion", **common))
-            callbacks.append(_Checkpoint(filename="last", **common))  # after best, whose state it holds
+            callbacks.append(RunCheckpoint(filename="best", monitor="val/criterion", **common))
+            callbacks.append(RunCheckpoint(filename="last", **common))  # after best, whose state it holds
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:

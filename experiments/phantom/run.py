@@ -104,9 +104,11 @@ def train_and_test(output: Path, source: str, amount: int, epochs: int, seed: in
         data = ("--data.manifest", output / "data" / f"manifest-{amount}.csv", "--data.labels", output / SOURCES[source])
         seeds = ("--seed_everything", str(seed), "--data.seed", str(seed), "--trainer.max_epochs", str(epochs))
         started = time.monotonic()
-        run("hybridpt", "fit", *config, *data, *seeds, "--trainer.default_root_dir", folder / "fit", quiet=True)
+        last = folder / "fit" / "last.ckpt"
+        go_on = ("--ckpt_path", last) if last.exists() else ()
+        run("hybridpt", "fit", *config, *data, *seeds, *go_on, "--trainer.default_root_dir", folder / "fit", quiet=True)
         print(f"{time.monotonic() - started:.0f} s")
-        gold = ("--data.gold", output / "data" / "truth.csv", "--ckpt_path", folder / "fit" / "best.ckpt")
+        gold = ("--data.gold", output / "data" / "truth.csv", "--ckpt_path", last)
         run("hybridpt", "test", *config, *data, *seeds, *gold, "--trainer.default_root_dir", folder, quiet=True)
     rows = pd.read_csv(results).query("dataset == 'all'")
     return rows.assign(experiment="curve", source=source, studies=amount, seed=seed)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from labelers.errors import InputError
 
-__all__ = ["atomic_path"]
+__all__ = ["atomic_path", "check_readable"]
 
 NAME_KEPT = 40
 """Characters of a file's name that its temporary neighbour bears; a name may be as long as the file system lets it be."""
@@ -51,3 +51,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             with contextlib.suppress(OSError):  # never made, or somebody else has put a file there
                 for folder in missing:
                     folder.rmdir()
+
+
+def check_readable(path: Path) -> None:
+    """Raise the OSError of a file that may not be read; what unpacks it would call it a broken one."""
+    with path.open("rb"):
+        pass

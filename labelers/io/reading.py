@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from labelers.errors import InputError, shown_columns
+from labelers.io.files import check_readable
 from labelers.io.reports import ID_COLUMNS, id_strings, rows_of_csv
 from labelers.io.text import NUL, not_text
 from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, PLACE, SCHEMA_VERSION
@@ -131,8 +132,7 @@ def _read_csv(path: Path) -> _File:
 
 
 def _read_parquet(path: Path) -> LabelTable:
-    with path.open("rb"):  # one that may not be read is no broken one
-        pass
+    check_readable(path)
     try:
         with pq.ParquetFile(path) as parquet:
             data = parquet.read()

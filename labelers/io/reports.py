@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from labelers.errors import InputError, UsageError, shown_columns
+from labelers.io.files import check_readable
 from labelers.io.text import NUL, decode, not_text, open_text, undecodable
 from labelers.types import Report
 
@@ -207,8 +208,7 @@ def _from_csv(path: Path, text_column: str | None, id_column: str | None) -> Ite
 
 
 def _from_parquet(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
-    with path.open("rb"):  # one that may not be read is no broken one
-        pass
+    check_readable(path)
     try:
         with pq.ParquetFile(path) as file:
             columns = file.schema_arrow.names
@@ -357,8 +357,7 @@ class _Metered:
 def _from_archive(path: Path) -> Iterator[tuple[str, Report]]:
     """Read the members one after another in memory; nothing is unpacked, so a member's name leads nowhere."""
     found = False
-    with path.open("rb"):  # one that may not be read is no broken one
-        pass
+    check_readable(path)
     try:
         with gzip.open(path) as unpacked:
             content = _Metered(unpacked, path)

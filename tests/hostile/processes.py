@@ -14,13 +14,17 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 PRELOADED = ("hybridpt.training", "hybridpt.data.phantom", "labelers.cli", "labelers.builtin.context", "tests.hostile.processes")
+TEMPORARY = tempfile.TemporaryDirectory(prefix="hostile-")
+"""Where the server, and thus wandb, keeps what it takes for temporary."""
 PATIENCE = 120.0
 """Seconds after which a process that should have ended has failed the test."""
 
@@ -56,7 +60,8 @@ class Command:
         folder.mkdir(parents=True, exist_ok=True)
         self.out, self.err = folder / "stdout.txt", folder / "stderr.txt"
         self._process = context.Process(target=_enter, args=([str(w) for w in words], folder, prepare))
-        self._process.start()
+        with mock.patch.dict(os.environ, TMPDIR=TEMPORARY.name):  # for the server, which starts with the first process
+            self._process.start()
         assert self._process.pid is not None
         self.pid = self._process.pid
 
@@ -150,6 +155,8 @@ def _enter(words: list[str], folder: Path, prepare: Prepare | None) -> None:
         status = {"hybridpt": hybridpt, "labelers": labelers}[words[0]](words[1:])
     except SystemExit as stop:
         status = stop.code if isinstance(stop.code, int) else 1
+    if "wandb" in sys.modules:
+        sys.modules["wandb"].finish()  # as at the end of an interpreter, which a forked process does not come to
     sys.stdout.flush()
     sys.stderr.flush()
     sys.exit(status)

@@ -11,10 +11,13 @@ import bz2
 import gzip
 import io
 import json
+import os
 import struct
+import tempfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -26,20 +29,30 @@ import pytest
 from labelers.cli import main as labelers
 from tests.conftest import make_tiny
 from tests.hostile.hybrid import Hybrid
-from tests.hostile.processes import run, shell
+from tests.hostile.processes import TEMPORARY, run, shell
 from tests.hostile.search import BLOCK, forms, leaks
 
 WORDS = {"text": "Zébratext7q", "patient": "Zébrapatient7q", "study": "Zébrastudy7q", "image": "Zébraimage7q"}
 PLUGINS = "tests.hostile.plugins"
 
 
-def homes(root: Path) -> dict[str, str]:
-    """Return the variables that put everything that a program keeps outside its folder into one folder."""
-    names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
-    folders = {name: root / name.lower() for name in names}
-    for folder in folders.values():
-        folder.mkdir()
-    return {name: str(folder) for name, folder in folders.items()}
+@dataclass(frozen=True)
+class Homes:
+    """Puts everything that a program keeps outside its folder into one folder."""
+
+    root: Path
+
+    def variables(self) -> dict[str, str]:
+        """Return the variables that do it, and make their folders."""
+        names = ("HOME", "TMPDIR", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR")
+        folders = {name: self.root / name.lower() for name in names}
+        for folder in folders.values():
+            folder.mkdir(exist_ok=True)
+        return {name: str(folder) for name, folder in folders.items()}
+
+    def __call__(self) -> None:
+        os.environ.update(self.variables())
+        tempfile.tempdir = None
 
 
 @pytest.fixture(scope="module")
@@ -89,24 +102,22 @@ def test_a_whole_run_with_failures_in_it_leaks_nothing(
 ) -> None:
     """A fit with a loss that is not finite, a crash that quotes the manifest, test and predict; then every byte is searched."""
     scratch = tmp_path_factory.mktemp("p")  # short, since it holds sockets, whose names have 107 bytes at the most
-    folder, places = scratch / "run", homes(scratch)
+    folder, homes = scratch / "run", Homes(scratch)
     last = ["--ckpt_path", folder / "last.ckpt"]
-    stopped = shell(command(hybrid, marked, "fit", folder, *spoil("Spoil", what="image", step=5)), scratch / "1", **places)
+    stopped = run(command(hybrid, marked, "fit", folder, *spoil("Spoil", what="image", step=5)), scratch / "1", homes)
     assert (stopped.status, "nonfinite.json names the" in stopped.err) == (1, True)
-    crashed = shell(
-        command(hybrid, marked, "fit", folder, *last, *spoil("Fail", kind="quoting", step=6)), scratch / "2", **places
-    )
+    words = command(hybrid, marked, "fit", folder, *last, *spoil("Fail", kind="quoting", step=6))
+    crashed = shell(words, scratch / "2", **homes.variables())
     assert (crashed.status, "internal error (ValueError)" in crashed.err) == (1, True)
-    assert shell(command(hybrid, marked, "test", folder, *last), scratch / "3", **places).status == 0
-    assert (
-        shell(command(hybrid, marked, "predict", folder, *last, "--wandb.mode", "disabled"), scratch / "4", **places).status == 0
-    )
+    assert run(command(hybrid, marked, "test", folder, *last), scratch / "3", homes).status == 0
+    assert run(command(hybrid, marked, "predict", folder, *last), scratch / "4", homes).status == 0
     names = {path.name for path in scratch.rglob("*") if path.is_file()}
     assert {"best.ckpt", "last.ckpt", "metrics.csv", "config.yaml", "results.csv", "results.png"} <= names
     assert any(name.endswith(".wandb") for name in names)
     known = leaks(scratch, {"finding": "Pleural Effusion", "metric": "val/criterion"})  # what must be there is found there
     for place in (".ckpt!", ".wandb!records", "results.csv", ".table.json"):
         assert any(place in leak for leak in known), place
+    assert leaks(Path(TEMPORARY.name), WORDS) == []
     found = [leak.split(": ") for leak in leaks(scratch, WORDS)]
     assert {(Path(place.partition("!")[0]).name, about.partition(" as ")[0]) for place, about in found} == {
         ("quarantine.csv", "image"),
