@@ -67,6 +67,14 @@ class HybridDataModule(LightningDataModule):
         image_root: str | None = None,
     ) -> None:
         super().__init__()
+        for option, value, low, high in (
+            ("image_size", image_size, 8, 4096),
+            ("batch_size", batch_size, 1, 1_000_000),
+            ("num_workers", num_workers, 0, 1024),
+            ("seed", seed, 0, 2**63 - 1),
+        ):
+            if not low <= value <= high:
+                raise UsageError(f"--data.{option}: expected a whole number from {low} to {high}, got {value}")
         self.manifest = manifest
         self.labels = labels or []
         self.channels = channels
