@@ -14,6 +14,8 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from labelers.errors import InputError, UsageError
 from labelers.registry import Labeler, create
 from labelers.types import LabelTable, Report
@@ -100,6 +102,7 @@ def _begin(start: Callable[..., None] | None, arguments: tuple[Any, ...]) -> Non
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if start is not None:
         start(*arguments)
+    threadpool_limits(1)  # the processes are as many as the cores that are to be used
 
 
 def _end_with_parent() -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from threadpoolctl import threadpool_limits
 
 from hybridpt.data._phantom.cases import FINDINGS, HOSPITALS, SEVERITIES, UNITS, Case, Patient, draw_case, draw_patients
 from hybridpt.data._phantom.coders import code, write_labels
@@ -205,7 +206,8 @@ Chunk = tuple[bool, Sequence[Work]]
 
 def _parallel(make: partial[list[_Study]], chunks: Sequence[Chunk], jobs: int) -> Iterator[list[_Study]]:
     if jobs == 1:
-        yield from map(make, chunks)
+        with threadpool_limits(1):  # the matrices are so small that threads only wait for each other
+            yield from map(make, chunks)
         return
     with worker_pool(jobs, writes=True) as pool:
         yield from pool.map(make, chunks)
