@@ -33,6 +33,7 @@ from hybridpt.module import CHECKPOINT_KEY, HybridModule
 from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, WandbMode, wandb_logger
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
+from labelers.io.files import remove_leftovers
 from labelers.io.locks import lock
 
 __all__ = ["HybridCLI"]
@@ -186,6 +187,7 @@ class HybridCLI(LightningCLI):
                 self._held.enter_context(lock(folder / f".{self.subcommand}.lock", message))
             except InputError as error:
                 raise _InUse(str(error)) from None
+            remove_leftovers(folder)
         return folder
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:

@@ -90,6 +90,7 @@ class HybridDataModule(LightningDataModule):
         self.rows: pd.DataFrame
         self.gold_used = False
         self.channel_set: ChannelSet | None = None
+        self._begun: dict[str, Any] = {"epoch": 0, "batches": 0}
 
     def setup(self, stage: str) -> None:
         """Read and join everything but the pixels."""
@@ -256,15 +257,53 @@ class HybridDataModule(LightningDataModule):
         rows = np.flatnonzero((self.rows["split"] == split).to_numpy() if split else np.ones(len(self.rows), bool))
         if not len(rows):
             raise InputError(f"{self.manifest}: expected images in the split '{split}', found none")
+        sampler = EpochSampler(rows, None)
+        if train:
+            sampler = EpochSampler(rows, self.seed, self._begun["epoch"], self._begun["batches"] * self.batch_size)
         return DataLoader(
             ImageDataset(self._table, self.sources.image_size, self._views, image_roots(self.manifest, self.image_root)),
             batch_size=self.batch_size,
-            sampler=EpochSampler(rows, self.seed if train else None),
+            sampler=sampler,
             num_workers=self.num_workers,
             collate_fn=Collate(self._table, self._tokenizer),
             drop_last=train and len(rows) >= self.batch_size,
             persistent_workers=self.num_workers > 0,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where in which epoch this is, which Lightning's own state does not tell in time for the loaders to be made."""
+        if self.trainer is None:
+            return {}
+        loop = self.trainer.fit_loop
+        epoch, batches = loop.epoch_progress.current.ready - 1, loop.epoch_loop.batch_progress.current.completed
+        if batches >= self.trainer.num_training_batches:  # loaders with workers read ahead before they are told the epoch
+            epoch, batches = epoch + 1, 0
+        return {
+            "epoch": max(epoch, 0),
+            "batches": batches,
+            "batch_size": self.batch_size,
+            "processes": self.trainer.world_size,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take note of where the run of a checkpoint was.
+
+        Raises:
+            UsageError: It was in the middle of an epoch, whose rest needs batches of the same size, and those are of another.
+        """
+        if self.trainer is None or self.trainer.state.fn != "fit":
+            return
+        self._begun = {**self._begun, **state_dict}
+        before = {name: self._begun.get(name) for name in ("batch_size", "processes")}
+        now = {"batch_size": self.batch_size, "processes": self.trainer.world_size}
+        if self._begun["batches"] and before != now:
+            was, given = (f"{s['batch_size']} images a batch on {s['processes']} process(es)" for s in (before, now))
+            if before["processes"] == now["processes"]:
+                was, given = f"{before['batch_size']} images a batch", str(now["batch_size"])
+            raise UsageError(
+                f"the checkpoint was written in the middle of an epoch with {was}, not {given}; go on with the same, "
+                "or from a checkpoint of the end of an epoch"
+            )
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training images, in a new order and augmentation each epoch."""

@@ -90,12 +90,15 @@ class EpochSampler(Sampler[tuple[int, int | None]]):
     Args:
         rows: Rows to visit.
         seed: Seed of order and augmentation; None for the order given and no augmentation.
+        epoch: The first epoch.
+        done: Rows of that epoch that this process has visited before, which are left out of it.
     """
 
-    def __init__(self, rows: NDArray[np.int64], seed: int | None) -> None:
+    def __init__(self, rows: NDArray[np.int64], seed: int | None, epoch: int = 0, done: int = 0) -> None:
         self.rows = rows
         self.seed = seed
-        self.epoch = 0
+        self.epoch = epoch
+        self._begun = (epoch, done)
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the epoch; Lightning calls this before each one."""
@@ -110,7 +113,8 @@ class EpochSampler(Sampler[tuple[int, int | None]]):
         if self.seed is not None:
             rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
         rows = np.resize(rows, len(self) * world)[rank::world]
-        for row in rows.tolist():
+        first, done = self._begun
+        for row in rows[done if self.epoch == first else 0 :].tolist():
             yield row, None if self.seed is None else (self.seed * 1_000_003 + self.epoch) * 2**32 + row
 
 

@@ -25,7 +25,7 @@ from hybridpt.data._phantom.reports import Statement, write_report
 from hybridpt.data._phantom.sheet import write_sheet
 from labelers.console import progress
 from labelers.errors import InputError, UsageError
-from labelers.io.files import atomic_path
+from labelers.io.files import atomic_path, remove_leftovers
 from labelers.io.locks import lock
 from labelers.run import worker_pool
 
@@ -147,7 +147,8 @@ class Phantom:
         if not self._stands(root):
             _write_json(root / "phantom.json", self._parameters())
             self._write_files(root, self._make(root))
-            (root / ".drawn").unlink(missing_ok=True)
+        (root / ".drawn").unlink(missing_ok=True)
+        remove_leftovers(root)
         if self.preview and not (root / "contact_sheet.png").exists():
             write_sheet(root)
 

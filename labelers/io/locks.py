@@ -12,7 +12,7 @@ from pathlib import Path
 
 from labelers.errors import InputError
 
-__all__ = ["lock"]
+__all__ = ["lock", "remove_if_free"]
 
 PAUSE = 0.05
 """Seconds between two attempts."""
@@ -55,11 +55,32 @@ def lock(path: Path, refusal: str, patience: float = 0.0) -> Iterator[None]:
             os.close(descriptor)
 
 
+def remove_if_free(path: Path) -> bool | None:
+    """Remove a file whose lock nobody holds any more.
+
+    Returns:
+        Whether it was free and is gone; None where the file system or the operating system cannot tell.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return None
+    try:
+        free = _flock(descriptor)
+        if free and _stands(path, descriptor):
+            path.unlink()
+    finally:
+        os.close(descriptor)
+    return free
+
+
 def _claim(path: Path, deadline: float) -> int | None:
     """Return a descriptor of the locked file, or None if another process kept it until the deadline."""
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
-        taken = _flock(descriptor)
+        taken = _flock(descriptor) is not False
         if taken and _stands(path, descriptor):
             return descriptor
         os.close(descriptor)
@@ -69,15 +90,16 @@ def _claim(path: Path, deadline: float) -> int | None:
             time.sleep(PAUSE)
 
 
-def _flock(descriptor: int) -> bool:
+def _flock(descriptor: int) -> bool | None:
+    """Lock without waiting; None where nobody knows of locks."""
     if sys.platform == "win32":
-        return True
+        return None
     import fcntl
 
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in UNKNOWN
+        return None if error.errno in UNKNOWN else False
     return True
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -427,6 +430,50 @@ def test_outputs_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         write_table(TABLE, tmp_path / "file" / "t.csv")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.csv"]
+
+
+def test_atomic_path_removes_what_a_killed_process_left_of_this_file_alone(tmp_path: Path) -> None:
+    """Two names whose first forty characters are equal are two files; one is being written while the other is."""
+    one, other = (tmp_path / f"{'x' * 50}{end}.csv" for end in "ab")
+    for path in (one, other):
+        with atomic_path(path) as temporary:
+            temporary.write_text("half", encoding="utf-8")
+            os.link(
+                temporary, temporary.with_name(temporary.name[:-13] + "00000000.part")
+            )  # the same file stays behind, without a lock
+    assert len(list(tmp_path.glob(".*.part"))) == 2
+    with atomic_path(one) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+        with atomic_path(other) as neighbour:
+            neighbour.write_text("new", encoding="utf-8")
+    assert (one.read_text(encoding="utf-8"), other.read_text(encoding="utf-8")) == ("new", "new")
+    assert sorted(tmp_path.iterdir()) == [one, other]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_atomic_path_refuses_a_file_that_is_being_written(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    with atomic_path(path) as temporary:
+        temporary.write_text("first", encoding="utf-8")
+        with pytest.raises(InputError, match=r"t.csv: another process is writing it"), atomic_path(path):
+            pass
+    assert path.read_text(encoding="utf-8") == "first"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no flock")
+def test_where_a_file_system_knows_no_locks_nobody_is_refused_and_nothing_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int, how: int) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    path = tmp_path / "t.csv"
+    with atomic_path(path) as first, atomic_path(path) as second:
+        first.write_text("first", encoding="utf-8")
+        second.write_text("second", encoding="utf-8")
+    assert path.read_text(encoding="utf-8") == "first"
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_atomic_path_says_when_the_disk_is_full(tmp_path: Path) -> None:
