@@ -7,15 +7,18 @@ from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
-from labelers.mentions import Clauses, NamedPlace, Part, Phrase
-from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, Assertion
+from labelers.clauses import Clauses, Patterns, named_places
+from labelers.mentions import GROUPS, Matcher, Phrase
+from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN
 from labelers.vocabulary import ABNORMAL, BORDERLINE, DENIED, UNAFFECTED, Lexicon, Target, normal_phrase
 
-__all__ = ["GENERAL_CUES", "Cue", "CueSet", "assert_places", "load_cues"]
+__all__ = ["GENERAL_CUES", "Assertions", "Cue", "CueSet", "Reader", "load_cues"]
 
 POSITIVE_FROM = 0.75
 """A graded statement is positive from this probability on, else uncertain."""
@@ -102,107 +105,300 @@ def _filled(phrase: str, fillers: Mapping[str, Sequence[str]]) -> list[str]:
     return [normal_phrase(phrase)]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Reading:
     """The cues that reach one place."""
 
     denial: Cue | None = None
-    denial_part: int = 0
     grade: Cue | None = None
     history: Cue | None = None
     alternatives: Cue | None = None
 
 
-@dataclass(slots=True)
-class _Scope:
-    """The cues that are open while a sentence is read from left to right."""
+class Assertions(NamedTuple):
+    """What the places of a batch of sentences assert, as arrays of length N in the order of the sentences.
 
-    denial: Cue | None = None
-    denial_part: int = 0
-    grade: Cue | None = None
-    grade_part: int = 0
-    grade_unused: bool = False
-    history: Cue | None = None
-    history_end: int = 0
+    Attributes:
+        sentence: Number of the sentence, int64.
+        finding: Column of the finding, int64.
+        start: First code point in the sentence, int64.
+        end: One past the last, int64.
+        state: POSITIVE, NEGATIVE or UNCERTAIN, int8.
+        probability: P(present) in [0, 1], float64.
+        cue: Position in ``Reader.cue_names``, int64.
+    """
+
+    sentence: NDArray[np.int64]
+    finding: NDArray[np.int64]
+    start: NDArray[np.int64]
+    end: NDArray[np.int64]
+    state: NDArray[np.int8]
+    probability: NDArray[np.float64]
+    cue: NDArray[np.int64]
+
+    def followed_by(self, others: Assertions) -> Assertions:
+        """Return these and then others, whose sentences keep their own numbers."""
+        pairs: Any = zip(self, others, strict=True)
+        return Assertions(*(np.concatenate(pair) for pair in pairs))
+
+
+class Reader:
+    """Reads sentences: finds the phrases of a vocabulary and of the cues, and decides what each place asserts.
+
+    Attributes:
+        cue_names: Names of the cues.
+    """
+
+    def __init__(self, lexicon: Lexicon, cues: CueSet) -> None:
+        """Compile vocabulary and cues into one automaton."""
+        self.matcher = Matcher.of(lexicon, cues.phrases)
+        self.patterns = Patterns(self.matcher, lexicon.patterns)
+        self.cue_names = tuple(dict.fromkeys([*cues.base, *(cue.name for cue in cues.cues)]))
+        self._lexicon = lexicon
+        self._cues = cues
+        self._decided: dict[tuple[int, ...], tuple[int, float, int]] = {}
+
+    def read(self, sentences: Sequence[str]) -> Assertions:
+        """Return what sentences assert; places that assert nothing are left out."""
+        clauses = Clauses(self.matcher.tokens(sentences), self.matcher.kinds)
+        places = named_places(clauses, self.patterns)
+        named, place = np.unique(places.token, return_inverse=True)
+        reach = _Reach(clauses, named, self._cues.cues)
+        reach.read()
+        denial, grade, history, alternatives, ended = (column[place] for column in reach.columns())
+        cues = self._cues.cues
+        adjacent = np.array([cue.reach == "adjacent" for cue in cues] + [False])  # the last one is "no cue", -1
+        history = np.where(adjacent[history] & (places.start - ended > ADJACENT), -1, history)
+        code, probability, cue = self._decide(places.target, denial, grade, history, alternatives)
+        asserted = code >= 0
+        finding = np.array([target.finding for target in self.matcher.kinds.every_target], np.int64)
+        return Assertions(
+            sentence=clauses.tokens.sentence[places.token[asserted]],
+            finding=finding[places.target[asserted]],
+            start=places.start[asserted],
+            end=places.end[asserted],
+            state=code[asserted].astype(np.int8),
+            probability=probability[asserted],
+            cue=cue[asserted],
+        )
+
+    def _decide(self, *columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:
+        """Decide each distinct combination of a target and the cues that reach it once."""
+        size = len(self._cues.cues) + 1
+        key = columns[0]
+        for column in columns[1:]:
+            key = key * size + column + 1
+        first, which = np.unique(key, return_index=True, return_inverse=True)[1:]
+        decided = [self._decide_one(combination) for combination in zip(*(c[first].tolist() for c in columns), strict=True)]
+        state, probability, cue = zip(*decided, strict=True) if decided else ((), (), ())
+        return np.array(state, np.int64)[which], np.array(probability, np.float64)[which], np.array(cue, np.int64)[which]
+
+    def _decide_one(self, combination: tuple[int, ...]) -> tuple[int, float, int]:
+        """Return (state, probability, cue) of a target under cues; the state is -1 where nothing is asserted."""
+        known = self._decided.get(combination)
+        if known is None:
+            target, *numbers = combination
+            reading = _Reading(*(None if n < 0 else self._cues.cues[n] for n in numbers))
+            decided = _decide(self.matcher.kinds.every_target[target], reading, self._lexicon, self._cues)
+            known = (-1, 0.0, 0) if decided is None else (*decided[:2], self.cue_names.index(decided[2]))
+            self._decided[combination] = known
+        return known
+
+
+class _Scope:
+    """The cues that are open while a sentence is read from left to right, by number; -1 for none."""
+
+    __slots__ = ("denial", "denial_part", "grade", "grade_part", "grade_unused", "history", "history_end")
+
+    def __init__(self) -> None:
+        self.denial = self.grade = self.history = -1
+        self.denial_part = self.grade_part = self.history_end = 0
+        self.grade_unused = False
 
     def close(self) -> None:
         """End every cue."""
-        self.denial = self.grade = self.history = None
-
-    def open(self, cue: Cue, part: int, joined: bool, end: int) -> None:
-        """Take up a cue of the given part, which an "or" may have joined to the one before; the cue's phrase ends at end."""
-        if cue.effect == "affirmed":
-            self.close()
-        elif cue.effect == "negative":
-            self.denial, self.denial_part = cue, part
-        elif cue.effect == "historical":
-            self.history, self.history_end = cue, end
-        else:
-            if self.denial is not None and part > self.denial_part and not joined:
-                self.denial = None
-            unused = self.grade if self.grade_unused and self.grade_part == part else None
-            if unused is not None and unused.probability < cue.probability:
-                return  # "may be consistent with": the weaker word decides
-            self.grade, self.grade_part, self.grade_unused = cue, part, True
-
-    def read(self, reading: _Reading, start: int) -> None:
-        """Note the open cues for a place that starts at the given code point."""
-        far = self.history is not None and self.history.reach == "adjacent" and start - self.history_end > ADJACENT
-        reading.denial, reading.denial_part, reading.grade = self.denial, self.denial_part, self.grade
-        reading.history = None if far else self.history
-
-    def spend(self) -> None:
-        """End the cues that reach one place only."""
-        self.grade_unused = False
-        open_cues = (self.denial, self.grade, self.history)
-        kept = (None if cue is not None and cue.reach in ("next", "adjacent") else cue for cue in open_cues)
-        self.denial, self.grade, self.history = kept
+        self.denial = self.grade = self.history = -1
 
 
-def assert_places(clauses: Clauses, places: list[NamedPlace], lexicon: Lexicon, cues: CueSet) -> list[Assertion]:
-    """Decide what each place of one sentence asserts.
+class _Reach:
+    """Which cues reach the tokens that name findings, in all sentences of a batch that hold a cue.
 
     Args:
-        clauses: The tokens of the sentence.
-        places: The places that say something of findings, in the order of their tokens.
-        lexicon: The vocabulary.
-        cues: The cue resource.
-
-    Returns:
-        One assertion a place and finding, offsets in the sentence; places that assert nothing are left out.
+        clauses: The sentences.
+        named: The tokens that name findings, in order, (M,).
+        cues: The cues.
     """
-    readings = _read_forward(clauses, places, cues)
-    _read_backward(clauses, places, cues, readings)
-    out = []
-    for place, reading in zip(places, readings, strict=True):
-        for target in dict.fromkeys(place.targets):
-            decided = _decide(target, reading, lexicon, cues)
-            if decided is not None:
-                out.append(Assertion(target.finding, place.start, place.end, *decided))
-    return out
+
+    def __init__(self, clauses: Clauses, named: NDArray[np.int64], cues: Sequence[Cue]) -> None:
+        parts, tokens, kinds = clauses.parts, clauses.tokens, clauses.kinds
+        self._cues = cues
+        self._named = named
+        self._cues_of = kinds.cues
+        # Only sentences with both cues and findings are read token by token; the others are most of them.
+        cued = kinds.cued[tokens.phrase]
+        both = np.zeros((2, int(tokens.sentence.max(initial=-1)) + 1), bool)
+        both[0, tokens.sentence[cued]] = True
+        both[1, tokens.sentence[named]] = True
+        told = (both[0] & both[1])[tokens.sentence]
+        names = np.zeros(len(cued), bool)
+        names[named] = True
+        opens = np.zeros(len(cued), bool)
+        opens[parts.first] = True
+        self._events = np.flatnonzero(told & (cued | names | opens)).tolist()
+        self._cued_events = np.flatnonzero(told & cued).tolist()
+        self._is_named, self._is_cued, self._opens = names.tolist(), cued.tolist(), opens.tolist()
+        self._phrase, self._end = tokens.phrase.tolist(), tokens.end.tolist()
+        self._part, self._sentence = clauses.part_of.tolist(), parts.sentence.tolist()
+        self._clause, self._opened, self._groups = parts.clause.tolist(), parts.opened_by.tolist(), parts.groups.tolist()
+        self._part_cued, self._part_named = parts.cued.tolist(), parts.named.tolist()
+        self._listed = parts.listed.tolist()
+        bounds = np.searchsorted(named, np.append(parts.first, len(cued)))
+        self._from, self._to = bounds[:-1].tolist(), bounds[1:].tolist()
+        self._tokens = named.tolist()
+        members = np.append(np.cumsum(clauses.member), 0)
+        last = np.append(parts.first[1:], len(cued)) - 1
+        self._members = (members[last] - members[parts.first - 1]).tolist()
+        count = len(named)
+        self.denial, self.grade, self.history, self.alternatives = ([-1] * count for _ in range(4))
+        self.denial_part, self.history_end = [0] * count, [0] * count
+
+    def columns(self) -> tuple[NDArray[np.int64], ...]:
+        """Return denial, grade, history and alternatives by number, -1 for none, and where the history ended, each (M,)."""
+        lists = (self.denial, self.grade, self.history, self.alternatives, self.history_end)
+        return tuple(np.array(column, np.int64) for column in lists)
+
+    def read(self) -> None:
+        """Let cues reach what follows them, then what stands before them."""
+        self._forward()
+        self._backward()
+
+    def _forward(self) -> None:
+        scope, sentence, k = _Scope(), -1, 0
+        for i in self._events:
+            p = self._part[i]
+            if self._opens[i]:
+                if self._sentence[p] != sentence:
+                    scope, sentence = _Scope(), self._sentence[p]
+                elif self._opened[p]:
+                    self._enter(p, scope)
+                k = self._from[p]
+            if self._is_cued[i]:
+                for c in self._cues_of[self._phrase[i]]:
+                    follows = k < self._to[p] and self._tokens[self._to[p] - 1] > i
+                    if _goes_forward(self._cues[c], k > self._from[p], follows):
+                        self._open(scope, c, p, self._end[i])
+            if self._is_named[i]:
+                self._note(scope, k)
+                k += 1
+
+    def _enter(self, p: int, scope: _Scope) -> None:
+        """Close what does not reach beyond a separator; a hedge passes a comma only towards "or" or "and"."""
+        groups = self._opened[p]
+        if self._clause[p] != self._clause[p - 1] or groups & _TURN:
+            scope.close()
+        elif groups & _CAUSE:
+            scope.denial = -1
+        elif scope.grade >= 0 and self._cues[scope.grade].reach != "list":
+            joined = self._listed[p] or groups & _JOINED
+            if not joined and any(self._part_named[max(scope.grade_part, p - 2) : p]):
+                scope.grade = -1
+
+    def _open(self, scope: _Scope, c: int, p: int, end: int) -> None:
+        """Take up a cue of a part, which an "or" may have joined to the one before; the cue's phrase ends at ``end``."""
+        cue = self._cues[c]
+        if cue.effect == "affirmed":
+            scope.close()
+        elif cue.effect == "negative":
+            scope.denial, scope.denial_part = c, p
+        elif cue.effect == "historical":
+            scope.history, scope.history_end = c, end
+        else:
+            if scope.denial >= 0 and p > scope.denial_part and not self._opened[p] & _JOINER:
+                scope.denial = -1
+            unused = scope.grade >= 0 and scope.grade_unused and scope.grade_part == p
+            if unused and self._cues[scope.grade].probability < cue.probability:
+                return  # "may be consistent with": the weaker word decides
+            scope.grade, scope.grade_part, scope.grade_unused = c, p, True
+
+    def _note(self, scope: _Scope, k: int) -> None:
+        """Note the open cues for a token that names findings, and end those that reach one place only."""
+        self.denial[k], self.denial_part[k], self.grade[k] = scope.denial, scope.denial_part, scope.grade
+        self.history[k], self.history_end[k] = scope.history, scope.history_end
+        scope.grade_unused = False
+        if scope.denial >= 0 and self._cues[scope.denial].reach in _ONCE:
+            scope.denial = -1
+        if scope.grade >= 0 and self._cues[scope.grade].reach in _ONCE:
+            scope.grade = -1
+        if scope.history >= 0 and self._cues[scope.history].reach in _ONCE:
+            scope.history = -1
+
+    def _backward(self) -> None:
+        for i in self._cued_events:
+            p = self._part[i]
+            for c in self._cues_of[self._phrase[i]]:
+                cue = self._cues[c]
+                if cue.scope == "alternatives":
+                    self._mark_alternatives(c, p)
+                    continue
+                n = bisect_left(self._tokens, i, self._from[p], self._to[p])
+                here = range(max(self._from[p], n - BACKWARD_PLACES), n)
+                follows = self._to[p] > self._from[p] and self._tokens[self._to[p] - 1] > i
+                if not _goes_forward(cue, bool(here), follows) or cue.scope == "both" or self._answers(p, cue):
+                    for k in self._reached(p, here, cue):
+                        self._apply(c, k, p)
+
+    def _answers(self, p: int, cue: Cue) -> bool:
+        """Say whether a denial stands alone behind a colon ("Pneumothorax: No.")."""
+        return cue.effect == "negative" and bool(self._opened[p] & _COLON) and self._members[p] == 1
+
+    def _mark_alternatives(self, c: int, p: int) -> None:
+        """Mark the findings on both sides of an "or"."""
+        before = p > 0 and self._sentence[p - 1] == self._sentence[p] and self._to[p - 1] > self._from[p - 1]
+        if before and self._to[p] > self._from[p]:
+            self.alternatives[self._to[p - 1] - 1] = self.alternatives[self._from[p]] = c
+
+    def _reached(self, p: int, here: range, cue: Cue) -> list[int]:
+        """Return the tokens before a backward cue: those of its part, then those of a list that leads up to it."""
+        if cue.reach == "part":
+            return list(here)
+        if cue.reach and here:
+            return [here[-1]]
+        out = list(here)
+        for q in range(p - 1, p - BACKWARD_PARTS, -1):
+            if q < 0 or self._sentence[q] != self._sentence[p] or self._to[q] == self._from[q]:
+                break
+            if (self._clause[q] != self._clause[p] and out) or self._opened[q + 1] & _HARD:
+                break
+            if out and (self._part_cued[q] or self._groups[q] & _PREDICATE):
+                break
+            first = self._to[q] - 1 if cue.reach else max(self._from[q], self._to[q] - BACKWARD_PLACES)
+            out += range(first, self._to[q])
+            if cue.reach:
+                break
+        return out
+
+    def _apply(self, c: int, k: int, p: int) -> None:
+        """Let a cue that stands behind a token bear on it; p is the number of the cue's part."""
+        cue = self._cues[c]
+        if cue.effect == "negative":
+            self.denial[k], self.denial_part[k] = c, p
+        elif cue.effect == "affirmed":
+            self.denial[k] = -1
+        elif cue.effect == "historical":
+            self.history[k], self.history_end[k] = c, _NEAR
+        else:
+            if self.denial_part[k] < p and not self._listed[p] and not self._opened[p] & _JOINER:
+                self.denial[k] = -1  # a hedge of its own: "no effusion, and pneumonia cannot be excluded"
+            if self.grade[k] < 0 or cue.probability < self._cues[self.grade[k]].probability:
+                self.grade[k] = c
 
 
-def _read_forward(clauses: Clauses, places: list[NamedPlace], cues: CueSet) -> list[_Reading]:
-    readings = [_Reading() for _ in places]
-    scope = _Scope()
-    k = 0
-    last = {clauses.part_of[place.token]: place.token for place in places}
-    for i, token in enumerate(clauses.tokens):
-        p = clauses.part_of[i]
-        part = clauses.parts[p]
-        if part.opener == i:
-            _enter_part(clauses.parts, p, scope)
-        for c in token.phrase.cues:
-            precedes = k > 0 and clauses.part_of[places[k - 1].token] == p
-            if _goes_forward(cues.cues[c], precedes, last.get(p, -1) > i):
-                scope.open(cues.cues[c], p, "joiner" in part.opened_by, token.end)
-        first = k
-        while k < len(places) and places[k].token == i:
-            scope.read(readings[k], places[k].start)
-            k += 1
-        if k > first:
-            scope.spend()
-    return readings
+_JOINER, _TURN, _CAUSE, _COLON, _HARD = (GROUPS[name] for name in ("joiner", "turn", "cause", "colon", "hard"))
+_JOINED = GROUPS["joiner"] | GROUPS["conjunction"]
+_PREDICATE = GROUPS["verb"] | GROUPS["opener"]
+_ONCE = ("next", "adjacent")
+_NEAR = 2**62
+"""Where a history ended that stands behind its finding: never too far from it."""
 
 
 def _goes_forward(cue: Cue, precedes: bool, follows: bool) -> bool:
@@ -212,85 +408,6 @@ def _goes_forward(cue: Cue, precedes: bool, follows: bool) -> bool:
     if cue.scope == "backward_first":
         return follows and not precedes
     return cue.scope in ("forward", "both")
-
-
-def _enter_part(parts: list[Part], p: int, scope: _Scope) -> None:
-    """Close what does not reach beyond a separator; a hedge passes a comma only towards "or" or "and"."""
-    groups = parts[p].opened_by
-    if parts[p].clause != parts[p - 1].clause or "turn" in groups:
-        scope.close()
-        return
-    if "cause" in groups:
-        scope.denial = None
-    elif scope.grade is not None and scope.grade.reach != "list":
-        joined = parts[p].listed or bool(groups & {"joiner", "conjunction"})
-        if not joined and any(part.named for part in parts[max(scope.grade_part, p - 2) : p]):
-            scope.grade = None
-
-
-def _read_backward(clauses: Clauses, places: list[NamedPlace], cues: CueSet, readings: list[_Reading]) -> None:
-    by_part: list[list[int]] = [[] for _ in clauses.parts]
-    for k, place in enumerate(places):
-        by_part[clauses.part_of[place.token]].append(k)
-    for i, token in enumerate(clauses.tokens):
-        p = clauses.part_of[i]
-        for c in token.phrase.cues:
-            cue = cues.cues[c]
-            if cue.scope == "alternatives":
-                _mark_alternatives(cue, p, by_part, readings)
-                continue
-            n = bisect_left(by_part[p], i, key=lambda k: places[k].token)
-            here = by_part[p][max(0, n - BACKWARD_PLACES) : n]
-            follows = bool(by_part[p]) and places[by_part[p][-1]].token > i
-            if not _goes_forward(cue, bool(here), follows) or cue.scope == "both" or _answers(clauses, i, cue):
-                for k in _reached(clauses.parts, p, here, by_part, cue):
-                    _apply(cue, readings[k], clauses.parts[p], p)
-
-
-def _answers(clauses: Clauses, i: int, cue: Cue) -> bool:
-    """Say whether a denial stands alone behind a colon ("Pneumothorax: No.")."""
-    part = clauses.parts[clauses.part_of[i]]
-    return cue.effect == "negative" and "colon" in part.opened_by and part.members == [i]
-
-
-def _mark_alternatives(cue: Cue, p: int, by_part: list[list[int]], readings: list[_Reading]) -> None:
-    """Mark the findings on both sides of an "or"."""
-    before, after = by_part[p - 1] if p else [], by_part[p]
-    if before and after:
-        readings[before[-1]].alternatives = readings[after[0]].alternatives = cue
-
-
-def _reached(parts: list[Part], p: int, here: list[int], by_part: list[list[int]], cue: Cue) -> list[int]:
-    """Return the places before a backward cue: those of its part, then those of a list that leads up to it."""
-    if cue.reach == "part":
-        return here
-    if cue.reach and here:
-        return here[-1:]
-    out = list(here)
-    for q in range(p - 1, max(-1, p - BACKWARD_PARTS), -1):
-        if (parts[q].clause != parts[p].clause and out) or "hard" in parts[q + 1].opened_by or not by_part[q]:
-            break
-        if out and (parts[q].cued or parts[q].groups & {"verb", "opener"}):
-            break
-        out += by_part[q][-1 if cue.reach else -BACKWARD_PLACES :]
-        if cue.reach:
-            break
-    return out
-
-
-def _apply(cue: Cue, reading: _Reading, part: Part, p: int) -> None:
-    """Let a cue that stands behind a place bear on it; p is the number of the cue's part."""
-    if cue.effect == "negative":
-        reading.denial = cue
-    elif cue.effect == "affirmed":
-        reading.denial = None
-    elif cue.effect == "historical":
-        reading.history = cue
-    else:
-        if reading.denial_part < p and not part.listed and "joiner" not in part.opened_by:
-            reading.denial = None  # a hedge of its own: "no effusion, and pneumonia cannot be excluded"
-        if reading.grade is None or cue.probability < reading.grade.probability:
-            reading.grade = cue
 
 
 def _decide(target: Target, reading: _Reading, lexicon: Lexicon, cues: CueSet) -> tuple[int, float, str] | None:

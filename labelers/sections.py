@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
+from typing import NamedTuple
 
 __all__ = ["FINDINGS", "IMPRESSION", "SILENT", "Section", "sentences", "split_report", "split_sections"]
 
@@ -30,8 +31,7 @@ _BLANK = re.compile(r"\S[^\S\n]*\n[^\S\n]*\n")
 _STARTS = ".;:)]\n"
 
 
-@dataclass(frozen=True, slots=True)
-class Section:
+class Section(NamedTuple):
     """A stretch of a report under one header: kind, and [start, end) of its body in code points."""
 
     kind: int
@@ -65,9 +65,11 @@ def _headers(text: str) -> list[tuple[int, int, int]]:
     found: list[tuple[int, int, int]] = []
     colon = text.find(":")
     while colon >= 0:
-        start = _header_start(text, colon)
-        if start is not None:
-            found.append((start, colon + 1, _KIND[" ".join(text[start:colon].lower().split())]))
+        low = max(0, colon - _LONGEST_HEADER)
+        line = text.rfind("\n", low, colon)
+        header = _header_before(text[max(low, line + 1) : colon], line >= 0 or low == 0)
+        if header is not None:
+            found.append((colon - header[0], colon + 1, header[1]))
         colon = text.find(":", colon + 1)
     for match in _ALONE.finditer(text):
         kind = _KIND.get(" ".join(match[1].lower().split()))
@@ -77,17 +79,18 @@ def _headers(text: str) -> list[tuple[int, int, int]]:
     return found
 
 
-def _header_start(text: str, colon: int) -> int | None:
-    """Return where the header before a colon begins, at the start of a line or sentence or in capitals anywhere, else None."""
-    low = max(0, colon - _LONGEST_HEADER)
-    piece = text[low:colon]
-    begin = 1 + max(piece.rfind(sign) for sign in _STARTS)
+@lru_cache(maxsize=1 << 14)
+def _header_before(piece: str, at_start: bool) -> tuple[int, int] | None:
+    """Return (length, kind) of the header at the end of a piece of a line, at the start of a sentence or in capitals anywhere."""
+    begin = 1 + max(map(piece.rfind, _STARTS))
     words = piece[begin:].split()
-    at_start = begin > 0 or low == 0
+    at_start |= begin > 0
     for n in range(len(words)):
         name = " ".join(words[n:])
-        if name.lower() in _KIND and ((n == 0 and at_start) or name.isupper()):
-            return low + piece.rindex(words[n], begin) if n == len(words) - 1 else low + piece.index(words[n], begin)
+        kind = _KIND.get(name.lower())
+        if kind is not None and ((n == 0 and at_start) or name.isupper()):
+            start = piece.rindex(words[n], begin) if n == len(words) - 1 else piece.index(words[n], begin)
+            return len(piece) - start, kind
     return None
 
 
@@ -122,7 +125,7 @@ _LINE_WRAP = 50
 
 def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Return the [start, end) of the sentences of a stretch of text, without the space around them."""
-    spans: list[tuple[int, int]] = []
+    bounds = [start]
     begin = line = start
     for match in _END.finditer(text, start, end):
         at = match.end()
@@ -132,23 +135,25 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
         else:
             ends = text[at - 1] != "." or _full_stop_ends(text, begin, at, end)
         if ends:
-            _append(spans, text, begin, at)
+            bounds.append(at)
             begin = at
-    _append(spans, text, begin, end)
+    bounds.append(end)
+    spans = []
+    for begin, at in pairwise(bounds):
+        piece = text[begin:at]
+        body = piece.strip()
+        if body:
+            first = begin + piece.index(body)
+            spans.append((first, first + len(body)))
     return spans
-
-
-def _append(spans: list[tuple[int, int]], text: str, begin: int, end: int) -> None:
-    piece = text[begin:end]
-    body = piece.strip()
-    if body:
-        first = begin + len(piece) - len(piece.lstrip())
-        spans.append((first, first + len(body)))
 
 
 def _full_stop_ends(text: str, begin: int, at: int, end: int) -> bool:
     """Say whether a full stop that ends at ``at`` ends the sentence that begins at ``begin``."""
-    words = text[max(begin, at - 9) : at - 1].split()
+    tail = text[max(begin, at - 9) : at - 1]
+    if tail[-7:].isalpha() and len(tail) >= 7:  # longer than any abbreviation
+        return True
+    words = tail.split()
     if not words:
         return True
     word = words[-1].lower().strip("(")

@@ -18,7 +18,6 @@ __all__ = [
     "STATES",
     "UNCERTAIN",
     "UNMENTIONED",
-    "Assertion",
     "Evidence",
     "Finding",
     "LabelTable",
@@ -156,27 +155,6 @@ class Mention:
     finding: int
     start: int
     end: int
-
-
-@dataclass(frozen=True, slots=True)
-class Assertion:
-    """What a text says of a finding at one place.
-
-    Attributes:
-        finding: Column of the finding in the vocabulary.
-        start: First code point of the mention in the text as given.
-        end: One past its last code point.
-        state: Code of ``positive``, ``negative`` or ``uncertain``.
-        probability: P(finding present) that the wording conveys, in [0, 1].
-        cue: The entry of the cue resource that decided; never words of the report.
-    """
-
-    finding: int
-    start: int
-    end: int
-    state: int
-    probability: float
-    cue: str
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from labelers.assertions import load_cues
-from labelers.mentions import Clauses, Matcher, named_places
+from labelers.clauses import Clauses, Patterns, named_places
+from labelers.mentions import Matcher
 from labelers.sections import split_report
 from labelers.soften import FINDINGS_RANK, Places, soften
 from labelers.types import NEGATIVE, POSITIVE, LabelTable, Report, Vocabulary
@@ -34,29 +35,29 @@ class Keywords:
         self._lexicon = load_vocabulary(vocabulary)
         self.vocabulary: Vocabulary = self._lexicon.vocabulary
         self._matcher = Matcher.of(self._lexicon, load_cues().phrases)
+        self._patterns = Patterns(self._matcher, self._lexicon.patterns)
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
         spans = [(row, start, end) for row, report in enumerate(reports) for _, start, end in split_report(report.text)]
+        row, offset = np.array([(row, start) for row, start, _ in spans], np.int64).reshape(-1, 2).T
         tokens = self._matcher.tokens([reports[row].text[start:end] for row, start, end in spans])
-        found = [
-            (row, target.finding, offset + place.start, offset + place.end, NEGATIVE if target.role == ABNORMAL else POSITIVE)
-            for (row, offset, _), listed in zip(spans, tokens, strict=True)
-            for place in named_places(Clauses(listed), self._lexicon)
-            for target in dict.fromkeys(place.targets)
-            if target.role in (PRESENT, BORDERLINE, ABNORMAL)
-        ]
-        columns = np.array(found, np.int64).reshape(-1, 5).T
-        state = columns[4].astype(np.int8)
+        found = named_places(Clauses(tokens, self._matcher.kinds), self._patterns)
+        targets = self._matcher.kinds.every_target
+        mentions = np.array([target.role in (PRESENT, BORDERLINE, ABNORMAL) for target in targets], bool)[found.target]
+        token, start, end, target = (column[mentions] for column in found)
+        sentence = tokens.sentence[token]
+        finding = np.array([target.finding for target in targets], np.int64)[target]
+        against = np.array([target.role == ABNORMAL for target in targets], bool)[target]
         places = Places(
-            row=columns[0],
-            finding=columns[1],
-            start=columns[2],
-            end=columns[3],
-            state=state,
-            probability=np.where(state == POSITIVE, MENTIONED_PROBABILITY, 1 - MENTIONED_PROBABILITY),
-            cue=np.zeros(len(found), np.int64),
-            rank=np.full(len(found), FINDINGS_RANK, np.int8),
+            row=row[sentence],
+            finding=finding,
+            start=start + offset[sentence],
+            end=end + offset[sentence],
+            state=np.where(against, NEGATIVE, POSITIVE).astype(np.int8),
+            probability=np.where(against, 1 - MENTIONED_PROBABILITY, MENTIONED_PROBABILITY),
+            cue=np.zeros(len(token), np.int64),
+            rank=np.full(len(token), FINDINGS_RANK, np.int8),
         )
         read = np.isin(np.arange(len(reports)), [row for row, _, _ in spans])
         ids = [report.report_id for report in reports]

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import pytest
 
-from labelers.assertions import POSITIVE_FROM, assert_places, load_cues
-from labelers.mentions import Clauses, Matcher, named_places
-from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, Assertion
+from labelers.assertions import POSITIVE_FROM, Reader, load_cues
+from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN
 from labelers.vocabulary import load_vocabulary
 
 LEXICON = load_vocabulary()
 CUES = load_cues()
-MATCHER = Matcher.of(LEXICON, CUES.phrases)
+READER = Reader(LEXICON, CUES)
 
 CASES = [
     ("Effusion.", "Pleural Effusion", "positive", "affirmed"),
@@ -41,9 +42,19 @@ CASES = [
 ]
 
 
+class Assertion(NamedTuple):
+    finding: int
+    start: int
+    end: int
+    state: int
+    probability: float
+    cue: str
+
+
 def assertions(text: str) -> list[Assertion]:
-    clauses = Clauses(MATCHER.tokens([text])[0])
-    return assert_places(clauses, named_places(clauses, LEXICON), LEXICON, CUES)
+    columns = READER.read([text])[1:]
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return [Assertion(*rest, cue=READER.cue_names[cue]) for *rest, cue in rows]
 
 
 @pytest.mark.parametrize(("text", "finding", "state", "cue"), CASES)
