@@ -13,9 +13,10 @@ import numpy as np
 import yaml
 from numpy.typing import NDArray
 
+from labelers.attributes import attributes_of
 from labelers.clauses import Clauses, Patterns, named_places
 from labelers.mentions import GROUPS, Matcher, Phrase
-from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN
+from labelers.types import ATTRIBUTES, NEGATIVE, POSITIVE, UNCERTAIN
 from labelers.vocabulary import ABNORMAL, BORDERLINE, DENIED, UNAFFECTED, Lexicon, Target, normal_phrase
 
 __all__ = ["GENERAL_CUES", "Assertions", "Cue", "CueSet", "Reader", "load_cues"]
@@ -28,6 +29,9 @@ BACKWARD_PLACES = 64
 """A cue behind them reaches this many places of one part at most."""
 BACKWARD_PARTS = 8
 """A cue behind a list ("A, B and C are not seen") reaches over this many parts of the clause at most."""
+
+_SEVERITY, _CHANGE = (list(ATTRIBUTES).index(name) for name in ("severity", "change"))
+_RESOLVED = ATTRIBUTES["change"].index("resolved")
 
 AFFIRMED, NORMAL, NO_ABNORMALITY, BORDERLINE_CUE = "affirmed", "normal", "no abnormality", "borderline"
 GENERAL_CUES = frozenset({NORMAL, NO_ABNORMALITY})
@@ -72,6 +76,7 @@ def load_cues() -> CueSet:
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
     data = {file.name: yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in files}
     grammar = data.pop("grammar.yaml")
+    attributes = data.pop("attributes.yaml")
     base = grammar.pop("base")
     fillers = grammar.pop("fillers")
     phrases: dict[str, Phrase] = {}
@@ -84,17 +89,31 @@ def load_cues() -> CueSet:
     for file in data.values():
         for item in file["cues"]:
             _add_cue(item, fillers, cues, phrases)
+    _add_attributes(attributes, fillers, phrases)
     return CueSet(tuple(cues), phrases, base)
 
 
 def _add_cue(item: Mapping[str, Any], fillers: Mapping[str, Sequence[str]], cues: list[Cue], phrases: dict[str, Phrase]) -> None:
     keys = {"cue": "", "effect": "", "probability": 0.0, "scope": "", "reach": "", "chronic": 0.0}
     cues.append(Cue(*(item.get(key, default) for key, default in keys.items())))
+    told = (0, 0, ATTRIBUTES["change"].index(item.get("change", "")))
     for phrase in item["phrases"]:
         for text in _filled(phrase, fillers):
-            known = phrases.get(text, Phrase())
+            known = phrases.get(text, Phrase(attributes=told))
             if len(cues) - 1 not in known.cues:
                 phrases[text] = replace(known, cues=(*known.cues, len(cues) - 1))
+
+
+def _add_attributes(
+    attributes: Mapping[str, Mapping[str, Sequence[str]]], fillers: Mapping[str, Sequence[str]], phrases: dict[str, Phrase]
+) -> None:
+    for k, (name, values) in enumerate(ATTRIBUTES.items()):
+        for value, listed in attributes[name].items():
+            for text in (text for phrase in listed for text in _filled(phrase, fillers)):
+                known = phrases.get(text, Phrase())
+                codes = [*known.attributes]
+                codes[k] = values.index(value)
+                phrases[text] = replace(known, attributes=(codes[0], codes[1], codes[2]))
 
 
 def _filled(phrase: str, fillers: Mapping[str, Sequence[str]]) -> list[str]:
@@ -126,6 +145,7 @@ class Assertions(NamedTuple):
         state: POSITIVE, NEGATIVE or UNCERTAIN, int8.
         probability: P(present) in [0, 1], float64.
         cue: Position in ``Reader.cue_names``, int64.
+        attributes: Side, severity and change, (N, 3) int8, as positions in the values of ``ATTRIBUTES``.
     """
 
     sentence: NDArray[np.int64]
@@ -135,6 +155,7 @@ class Assertions(NamedTuple):
     state: NDArray[np.int8]
     probability: NDArray[np.float64]
     cue: NDArray[np.int64]
+    attributes: NDArray[np.int8]
 
     def followed_by(self, others: Assertions) -> Assertions:
         """Return these and then others, whose sentences keep their own numbers."""
@@ -170,6 +191,11 @@ class Reader:
         adjacent = np.array([cue.reach == "adjacent" for cue in cues] + [False])  # the last one is "no cue", -1
         history = np.where(adjacent[history] & (places.start - ended > ADJACENT), -1, history)
         code, probability, cue = self._decide(places.target, denial, grade, history, alternatives)
+        told = attributes_of(clauses, places)
+        # A finding that is not there has no severity, and no change but that it has gone.
+        absent = code == NEGATIVE
+        told[absent, _SEVERITY] = 0
+        told[absent & (told[:, _CHANGE] != _RESOLVED), _CHANGE] = 0
         asserted = code >= 0
         finding = np.array([target.finding for target in self.matcher.kinds.every_target], np.int64)
         return Assertions(
@@ -180,6 +206,7 @@ class Reader:
             state=code[asserted].astype(np.int8),
             probability=probability[asserted],
             cue=cue[asserted],
+            attributes=told[asserted],
         )
 
     def _decide(self, *columns: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.int64]]:

@@ -12,6 +12,7 @@ import ahocorasick_rs
 import numpy as np
 from numpy.typing import NDArray
 
+from labelers.types import ATTRIBUTES
 from labelers.vocabulary import Lexicon, Target
 
 __all__ = ["GROUPS", "Kinds", "Lists", "Matcher", "Phrase", "Tokens", "normalize"]
@@ -19,7 +20,21 @@ __all__ = ["GROUPS", "Kinds", "Lists", "Matcher", "Phrase", "Tokens", "normalize
 GROUPS = {
     name: 1 << bit
     for bit, name in enumerate(
-        """stop hard contrast separator conjunction turn cause joiner verb opener affirming colon neutral""".split()
+        [
+            "stop",
+            "hard",
+            "contrast",
+            "separator",
+            "conjunction",
+            "turn",
+            "cause",
+            "joiner",
+            "verb",
+            "opener",
+            "affirming",
+            "colon",
+            "neutral",
+        ]
     )
 }
 """Groups of the grammar resource -> bit."""
@@ -38,6 +53,7 @@ class Phrase:
         observations: Classes of observations.
         cues: Positions in the list of cues.
         grammar: Groups of the grammar resource, such as ``"stop"``.
+        attributes: Side, severity and change that it tells, as positions in the values of ``ATTRIBUTES``.
     """
 
     targets: tuple[Target, ...] | None = None
@@ -45,6 +61,7 @@ class Phrase:
     observations: tuple[str, ...] = ()
     cues: tuple[int, ...] = ()
     grammar: frozenset[str] = frozenset()
+    attributes: tuple[int, int, int] = (0, 0, 0)
 
 
 class Lists(NamedTuple):
@@ -79,6 +96,7 @@ class Kinds:
         targets: What each says, as positions in ``every_target``.
         anatomies, observations: The classes of each, as positions in the two lists of classes.
         cues: The cues of each phrase, in order.
+        attributes: Side, severity and change, (P, 3) int8.
         every_target: All targets.
         classes: All classes of anatomy and of observations.
     """
@@ -93,6 +111,7 @@ class Kinds:
     anatomies: Lists
     observations: Lists
     cues: list[tuple[int, ...]]
+    attributes: NDArray[np.int8]
     every_target: list[Target]
     classes: tuple[list[str], list[str]]
 
@@ -118,6 +137,7 @@ class Kinds:
             anatomies=Lists.of([[anatomies[c] for c in phrase.anatomy] for phrase in phrases]),
             observations=Lists.of([[observations[c] for c in phrase.observations] for phrase in phrases]),
             cues=[phrase.cues for phrase in phrases],
+            attributes=np.array([phrase.attributes for phrase in phrases], np.int8).reshape(-1, len(ATTRIBUTES)),
             every_target=every,
             classes=classes,
         )
@@ -200,6 +220,12 @@ class Matcher:
             phrases[text] = replace(phrases.get(text, blank), anatomy=anatomy)
         for text, observations in lexicon.observations.items():
             phrases[text] = replace(phrases.get(text, blank), observations=observations)
+        words = {text: phrase.attributes for text, phrase in (cues or {}).items() if any(phrase.attributes)}
+        for text in words:
+            phrases[text] = replace(phrases[text], observations=phrases[text].observations or _at_end(text, lexicon.observations))
+        for text in {**lexicon.terms, **lexicon.anatomy, **lexicon.observations}:
+            if text not in words:
+                phrases[text] = replace(phrases[text], attributes=_inside(text, words))
         return cls(phrases, [target for targets in lexicon.patterns.values() for target in targets])
 
     def tokens(self, sentences: Sequence[str]) -> Tokens:
@@ -227,6 +253,21 @@ class Matcher:
                 kept.append(k)
                 last = stop
         return phrase[kept], start[kept], end[kept]
+
+
+def _at_end(text: str, observations: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
+    """Return the classes of the observation that a phrase ends with, which it hides: "slightly increased"."""
+    words = text.split()
+    return next((observations[end] for n in range(1, len(words)) if (end := " ".join(words[n:])) in observations), ())
+
+
+def _inside(text: str, words: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:
+    """Return side and severity that the words of a phrase tell: "left hilum", "mild prominence"."""
+    told = [words[word] for word in text.split() if word in words]
+    side = 0
+    for one, _, _ in told:
+        side |= one  # left and right are bilateral
+    return side, max((degree for _, degree, _ in told), default=0), 0
 
 
 _ASCII_WORD = np.array([chr(code).isalnum() for code in range(128)])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,6 +40,7 @@ class Places:
         probability: P(present) in [0, 1], float64.
         cue: Index into the cue names, int64.
         rank: GENERAL_RANK, FINDINGS_RANK or IMPRESSION_RANK, int8.
+        attributes: Side, severity and change, (N, 3) int8; None where the labeler tells none.
     """
 
     row: NDArray[np.int64]
@@ -49,6 +51,7 @@ class Places:
     probability: NDArray[np.float64]
     cue: NDArray[np.int64]
     rank: NDArray[np.int8]
+    attributes: NDArray[np.int8] | None = None
 
 
 def soften(
@@ -82,7 +85,9 @@ def soften(
     _imply_parents(state, probability, lexicon)
     if lexicon.no_finding is not None:
         _no_finding(state, probability, read, lexicon.no_finding)
-    uncertainty = binary_entropy(probability)
+    uncertainty = np.full(shape, binary_entropy(np.array(UNMENTIONED_PROBABILITY)), np.float32)
+    said = probability != UNMENTIONED_PROBABILITY
+    uncertainty[said] = binary_entropy(probability[said])
     uncertainty = np.where(conflict, uncertainty + CONFLICT * (1 - uncertainty), uncertainty).astype(np.float32)
     return LabelTable(
         report_ids=np.asarray(report_ids, object),
@@ -123,7 +128,11 @@ def _merge(places: Places, shape: tuple[int, int]) -> tuple[NDArray[np.int8], ND
 
 def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], lexicon: Lexicon) -> None:
     """Let children bear on their parents, in place, from the leaves up."""
+    said = (state != UNMENTIONED).any(axis=0)
     for k, p in _links(lexicon.vocabulary):
+        if not said[k]:
+            continue
+        said[p] = True
         present = state[:, k] == POSITIVE
         possible = (state[:, k] == UNCERTAIN) & (state[:, p] != POSITIVE)
         same = state[:, p] == state[:, k]
@@ -136,6 +145,7 @@ def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], le
             state[denied, p] = NEGATIVE
 
 
+@cache
 def _links(vocabulary: Vocabulary) -> list[tuple[int, int]]:
     """Return (child, parent) columns, the deepest children first."""
     parents = [None if f.parent is None else vocabulary.index(f.parent) for f in vocabulary.findings]
@@ -151,14 +161,28 @@ def _links(vocabulary: Vocabulary) -> list[tuple[int, int]]:
 
 def _with_parents(places: Places, lexicon: Lexicon) -> Places:
     """Add the places of children to their parents, on which they bear."""
+    parent = np.full(len(lexicon.vocabulary), -1)
     for k, p in _links(lexicon.vocabulary):
-        bears = (places.finding == k) & ((places.state != NEGATIVE) | (k in lexicon.names_parent))
-        if bears.any():
-            columns = {f.name: getattr(places, f.name) for f in fields(places)}
-            added = {name: np.concatenate([column, column[bears]]) for name, column in columns.items()}
-            added["finding"][len(bears) :] = p
-            places = Places(**added)
-    return places
+        parent[k] = p
+    denies = np.isin(np.arange(len(parent)), list(lexicon.names_parent))
+    place, finding = np.arange(len(places.row)), places.finding
+    levels = [(place, finding)]
+    while len(place):
+        bears = (parent[finding] >= 0) & ((places.state[place] != NEGATIVE) | denies[finding])
+        place, finding = place[bears], parent[finding[bears]]
+        levels.append((place, finding))
+    place = np.concatenate([one for one, _ in levels])
+    return Places(
+        row=places.row[place],
+        finding=np.concatenate([one for _, one in levels]),
+        start=places.start[place],
+        end=places.end[place],
+        state=places.state[place],
+        probability=places.probability[place],
+        cue=places.cue[place],
+        rank=places.rank[place],
+        attributes=None if places.attributes is None else places.attributes[place],
+    )
 
 
 def _no_finding(state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int) -> None:
@@ -188,4 +212,5 @@ def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> 
         cue=codes[order].astype(np.int32),
         cues=tuple(cues[c] for c in used),
         probability=places.probability[order].astype(np.float32),
+        attributes=None if places.attributes is None else places.attributes[order],
     )

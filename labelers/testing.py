@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from labelers.registry import Labeler
-from labelers.types import UNMENTIONED, LabelTable, Report, binary_entropy
+from labelers.types import ATTRIBUTES, UNMENTIONED, LabelTable, Report, binary_entropy
 
 __all__ = ["check_labeler"]
 
@@ -85,6 +85,12 @@ def _check_evidence(table: LabelTable, reports: Sequence[Report]) -> None:
     assert ((e.cue >= 0) & (e.cue < len(e.cues))).all(), "expected evidence to name one of its cues"
     if e.probability is not None:
         assert ((e.probability >= 0) & (e.probability <= 1)).all(), "expected every probability of evidence in [0, 1]"
+    if e.attributes is not None:
+        assert e.attributes.shape == (len(e), len(ATTRIBUTES)), f"expected {', '.join(ATTRIBUTES)} of every place of evidence"
+        most = [len(values) for values in ATTRIBUTES.values()]
+        assert ((e.attributes >= 0) & (e.attributes < most)).all(), (
+            "expected attributes to be positions in the values of ATTRIBUTES"
+        )
     rows = e.cell // max(len(table.vocabulary), 1)
     for i, r in enumerate(rows):
         length = len(reports[r].text)
@@ -100,5 +106,8 @@ def _check_same(one: LabelTable, other: LabelTable, what: str) -> None:
         assert same.all(), f"{what} changed the {name} of text {int(np.flatnonzero(~same)[0])}"
     for name in ("cell", "start", "end", "state"):
         assert np.array_equal(getattr(one.evidence, name), getattr(other.evidence, name)), f"{what} changed the evidence"
+    a, b = one.evidence.attributes, other.evidence.attributes
+    assert (a is None) == (b is None), f"{what} changed whether side, severity and change are told"
+    assert a is None or b is None or np.array_equal(a, b), f"{what} changed side, severity or change"
     cues = [[e.cues[c] for c in e.cue] for e in (one.evidence, other.evidence)]
     assert cues[0] == cues[1], f"{what} changed the cues"

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from labelers.errors import InputError
 
 __all__ = [
+    "ATTRIBUTES",
     "NEGATIVE",
     "POSITIVE",
     "STATES",
@@ -30,6 +31,12 @@ __all__ = [
 STATES = ("positive", "negative", "uncertain", "unmentioned")
 """The four states; a state's code is its index here, and every array of states uses it."""
 POSITIVE, NEGATIVE, UNCERTAIN, UNMENTIONED = range(4)
+ATTRIBUTES = {
+    "side": ("", "left", "right", "bilateral"),
+    "severity": ("", "minimal", "mild", "moderate", "severe"),
+    "change": ("", "new", "worse", "stable", "better", "resolved"),
+}
+"""What a text may tell of a finding besides its state, with the values; "" where it tells nothing. A value's code is its position."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +177,8 @@ class Evidence:
         cues: The distinct cue names.
         probability: P(finding present) that the wording at that place conveys, (E,) float32, or None where the labeler, or the
             file that the table came from, tells none.
+        attributes: Side, severity and change at that place as positions in the values of ``ATTRIBUTES``, (E, 3) int8, 0 where nothing
+            is said; None where the labeler tells none.
     """
 
     cell: NDArray[np.int64]
@@ -179,6 +188,7 @@ class Evidence:
     cue: NDArray[np.int32]
     cues: tuple[str, ...] = ()
     probability: NDArray[np.float32] | None = None
+    attributes: NDArray[np.int8] | None = None
 
     @classmethod
     def empty(cls) -> Evidence:
@@ -195,7 +205,7 @@ class Evidence:
         return len(self.cell)
 
     def at(self, cell: int) -> list[dict[str, int | str]]:
-        """Return the places behind one cell as ``{start, end, state, cue}``."""
+        """Return the places behind one cell as ``{start, end, state, cue}`` and, where the labeler tells them, ``ATTRIBUTES``."""
         low, high = np.searchsorted(self.cell, [cell, cell + 1])
         return [
             {
@@ -203,9 +213,17 @@ class Evidence:
                 "end": int(self.end[i]),
                 "state": STATES[self.state[i]],
                 "cue": self.cues[self.cue[i]],
+                **self.told(i),
             }
             for i in range(low, high)
         ]
+
+    def told(self, place: int) -> dict[str, str]:
+        """Return side, severity and change at one place, "" where nothing is said; nothing at all where the labeler tells none."""
+        if self.attributes is None:
+            return {}
+        codes = self.attributes[place].tolist()
+        return {name: values[code] for (name, values), code in zip(ATTRIBUTES.items(), codes, strict=True)}
 
 
 def binary_entropy(probability: NDArray[np.floating]) -> NDArray[np.float32]:
@@ -342,6 +360,7 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
         offset += table.state.size
     places = [p for p in parts if len(p)]
     told = [p.probability for p in places if p.probability is not None]
+    attributes = [p.attributes for p in places if p.attributes is not None]
     return Evidence(
         cell=np.concatenate([p.cell for p in parts]),
         start=np.concatenate([p.start for p in parts]),
@@ -350,4 +369,5 @@ def _concatenate_evidence(tables: Sequence[LabelTable]) -> Evidence:
         cue=np.concatenate([p.cue for p in parts]),
         cues=tuple(cues),
         probability=np.concatenate(told) if places and len(told) == len(places) else None,
+        attributes=np.concatenate(attributes) if places and len(attributes) == len(places) else None,
     )

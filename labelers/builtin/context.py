@@ -62,6 +62,7 @@ class Context:
             probability=found.probability,
             cue=found.cue,
             rank=np.where(self._general[found.cue], GENERAL_RANK, rank).astype(np.int8),
+            attributes=found.attributes,
         )
         read = np.isin(np.arange(len(reports)), row)  # a report of history alone says nothing of the picture
         ids = [report.report_id for report in reports]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,8 @@ from labelers.errors import InputError, shown_columns
 from labelers.io.files import check_readable
 from labelers.io.reports import ID_COLUMNS, id_strings, rows_of_csv
 from labelers.io.text import NUL, not_text
-from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, PLACE, SCHEMA_VERSION
-from labelers.types import STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary, binary_entropy
+from labelers.io.writing import CHEXPERT, CHEXPERT_VALUES, METADATA_KEY, PLACE, SCHEMA_VERSION, TOLD_PLACE
+from labelers.types import ATTRIBUTES, STATES, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary, binary_entropy
 
 __all__ = ["Gold", "read_gold", "read_table"]
 
@@ -228,16 +228,17 @@ def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
 
 @dataclass(frozen=True, eq=False)
 class _Places:
-    """Evidence as parallel arrays: row in the file, start, end, code of the state, cue."""
+    """Evidence as parallel arrays: row in the file, start, end, code of the state, cue; attributes as in ``Evidence``."""
 
     row: NDArray[np.int64]
     start: NDArray[np.int32]
     end: NDArray[np.int32]
     state: NDArray[np.int8]
     cue: NDArray[np.object_]
+    attributes: NDArray[np.int8] | None
 
     @classmethod
-    def of(cls, places: list[tuple[int, int, int, int, str]]) -> _Places:
+    def of(cls, places: list[tuple[int, int, int, int, str]], told: list[tuple[int, ...]] | None = None) -> _Places:
         row, start, end, state, cue = zip(*places, strict=True) if places else ((),) * 5
         return cls(
             np.array(row, np.int64),
@@ -245,28 +246,45 @@ class _Places:
             np.array(end, np.int32),
             np.array(state, np.int8),
             np.array(cue, object),
+            np.array(told, np.int8) if told else None,
         )
 
 
 def _arrow_places(column: pa.ChunkedArray, path: Path) -> _Places:
     broken = InputError(f"{path}: expected lists of places in the column 'evidence'; write the table again")
     try:
-        evidence = pa.concat_arrays(column.cast(pa.list_(PLACE)).chunks) if column.num_chunks else pa.array([], pa.list_(PLACE))
+        # Tables of other labelers, and earlier ones, tell no side, severity and change.
+        told = pa.types.is_list(column.type) and column.type.value_type.num_fields > PLACE.num_fields
+        kind = pa.list_(TOLD_PLACE if told else PLACE)
+        evidence = pa.concat_arrays(column.cast(kind).chunks) if column.num_chunks else pa.array([], kind)
     except pa.ArrowException:
         raise broken from None
     places, lengths = evidence.flatten(), evidence.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     start, end = (places.field(n).fill_null(-1).to_numpy(zero_copy_only=False) for n in ("start", "end"))
-    state = places.field("state").fill_null("").dictionary_encode()
-    codes = np.array([_PLACE_CODES.get(s, -1) for s in state.dictionary.to_pylist()], np.int8)
-    states = codes[state.indices.to_numpy(zero_copy_only=False)]
+    states = _codes(places.field("state"), STATES[:UNMENTIONED])
     if (start < 0).any() or (end <= start).any() or (states < 0).any():
         raise broken
     cue = np.asarray(places.field("cue").fill_null("").to_numpy(zero_copy_only=False), object)
-    return _Places(np.repeat(np.arange(len(evidence)), lengths), start, end, states, cue)
+    attributes = None
+    if told:
+        columns = [_codes(places.field(name), values) for name, values in ATTRIBUTES.items()]
+        if any((codes < 0).any() for codes in columns):
+            raise broken
+        attributes = np.stack(columns, axis=1)
+    return _Places(np.repeat(np.arange(len(evidence)), lengths), start, end, states, cue, attributes)
+
+
+def _codes(column: pa.Array, values: Sequence[str]) -> NDArray[np.int8]:
+    """Positions of strings in a list of values, -1 for others."""
+    encoded = column.fill_null("").dictionary_encode()
+    known = {value: code for code, value in enumerate(values)}
+    codes = np.array([known.get(s, -1) for s in encoded.dictionary.to_pylist()], np.int8)
+    return np.asarray(codes[encoded.indices.to_numpy(zero_copy_only=False)])
 
 
 def _json_places(file: _File) -> _Places:
     places: list[tuple[int, int, int, int, str]] = []
+    told: list[tuple[int, ...]] = []
     cells = file.columns["evidence"]
     for row in np.flatnonzero((cells != "[]") & (cells != "")):
         try:
@@ -275,10 +293,12 @@ def _json_places(file: _File) -> _Places:
                 if type(start) is not int or type(end) is not int or not 0 <= start < end < 2**31 or not isinstance(cue, str):
                     raise ValueError
                 places.append((int(row), start, end, _PLACE_CODES[state], cue))
+                if ATTRIBUTES.keys() <= place.keys():
+                    told.append(tuple(values.index(place[name]) for name, values in ATTRIBUTES.items()))
         except (ValueError, KeyError, TypeError, RecursionError):
             message = ", column 'evidence': expected a JSON list of places; correct the cell"
             file.fail(np.arange(len(file.lines)) == row, message)
-    return _Places.of(places)
+    return _Places.of(places, told if len(told) == len(places) else None)
 
 
 def _assemble(
@@ -396,6 +416,7 @@ def _evidence(places: _Places, cell: NDArray[np.int64]) -> Evidence:
         state=places.state[order],
         cue=codes.astype(np.int32)[order],
         cues=tuple(str(c) for c in cues),
+        attributes=None if places.attributes is None else places.attributes[order],
     )
 
 

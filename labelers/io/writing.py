@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from labelers.errors import UsageError
 from labelers.io.files import atomic_path
-from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, LabelTable, Vocabulary
+from labelers.types import ATTRIBUTES, NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, LabelTable, Vocabulary
 
 __all__ = ["CHEXPERT", "PLACE", "SCHEMA_VERSION", "TableWriter", "chexpert_states", "open_table", "write_table"]
 
@@ -44,6 +44,8 @@ CHEXPERT = (
 CHEXPERT_VALUES = {POSITIVE: "1.0", NEGATIVE: "0.0", UNCERTAIN: "-1.0", UNMENTIONED: ""}
 
 PLACE = pa.struct([("start", pa.int32()), ("end", pa.int32()), ("state", pa.string()), ("cue", pa.string())])
+TOLD_PLACE = pa.struct([*PLACE, *((name, pa.string()) for name in ATTRIBUTES)])
+"""A place of a labeler that also tells side, severity and change; "" where it found none."""
 _LONG = pa.schema(
     [
         ("report_id", pa.string()),
@@ -55,6 +57,7 @@ _LONG = pa.schema(
         ("evidence", pa.list_(PLACE)),
     ]
 )
+_TOLD = _LONG.set(_LONG.get_field_index("evidence"), pa.field("evidence", pa.list_(TOLD_PLACE)))
 
 
 def chexpert_states(table: LabelTable) -> NDArray[np.int8]:
@@ -83,7 +86,9 @@ def _lineage(vocabulary: Vocabulary, column: int) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: LabelTable | None = None) -> Iterator[TableWriter]:
+def open_table(
+    path: str | Path, labeler: Any, format: Format = "long", blank: LabelTable | None = None, told: bool = False
+) -> Iterator[TableWriter]:
     """Open a file for the tables of one labeler; it appears under its name only when the block ends without an error.
 
     Args:
@@ -91,6 +96,7 @@ def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: L
         labeler: Anything with ``vocabulary``, ``name`` and ``version``.
         format: ``long`` (one row a report and finding), ``wide`` (one row a report) or ``chexpert``.
         blank: The labels of one empty text. With it, long Parquet leaves out unmentioned cells that equal it.
+        told: Evidence has side, severity and change; so it has where ``blank`` has them.
 
     Raises:
         UsageError: Another suffix.
@@ -100,7 +106,8 @@ def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: L
     if path.suffix.lower() not in (".parquet", ".csv"):
         raise UsageError(f"{path}: the output must end in .parquet or .csv, got '{path.suffix}'")
     with atomic_path(path) as temporary:
-        writer = TableWriter(temporary, path.suffix.lower() == ".parquet", labeler, format, blank)
+        told |= blank is not None and blank.evidence.attributes is not None
+        writer = TableWriter(temporary, path.suffix.lower() == ".parquet", labeler, format, blank, told)
         try:
             yield writer
         finally:
@@ -109,7 +116,7 @@ def open_table(path: str | Path, labeler: Any, format: Format = "long", blank: L
 
 def write_table(table: LabelTable, path: str | Path, format: Format = "long") -> None:
     """Write one table whole, dense (every cell a row); raises as ``open_table``."""
-    with open_table(path, _Source(table), format) as writer:
+    with open_table(path, _Source(table), format, told=table.evidence.attributes is not None) as writer:
         writer.write(table)
 
 
@@ -121,10 +128,11 @@ class _Source:
 class TableWriter:
     """Writes the tables of one labeler one after another; made by ``open_table``."""
 
-    def __init__(self, path: Path, parquet: bool, labeler: Any, format: Format, blank: LabelTable | None) -> None:
+    def __init__(self, path: Path, parquet: bool, labeler: Any, format: Format, blank: LabelTable | None, told: bool) -> None:
         self.vocabulary: Vocabulary = labeler.vocabulary
         self._labeler = labeler
         self._format = format
+        self._long = _TOLD if told else _LONG
         self._blank = blank if parquet and format == "long" else None
         self._parquet: pq.ParquetWriter | None = None
         self._file = None if parquet else path.open("w", encoding="utf-8", newline="")
@@ -182,7 +190,7 @@ class TableWriter:
 
     def _schema(self) -> pa.Schema:
         if self._format == "long":
-            return _LONG
+            return self._long
         text, number = pa.string(), pa.float32()
         types = {"report_id": text}
         return pa.schema([(n, types.get(n, text if n.endswith(":state") else number)) for n in self._header()])
@@ -207,7 +215,7 @@ class TableWriter:
 
     def _arrow(self, table: LabelTable) -> pa.Table:
         if self._format == "long":
-            return _arrow_long(table, self._blank)
+            return _arrow_long(table, self._blank, self._long)
         columns: list[pa.Array] = [pa.array(table.report_ids, pa.string())]
         if self._format == "chexpert":
             values = np.array([1.0, 0.0, -1.0, np.nan], np.float32)[chexpert_states(table)]
@@ -221,7 +229,7 @@ class TableWriter:
         return pa.Table.from_arrays(columns, schema=self._schema())
 
 
-def _arrow_long(table: LabelTable, blank: LabelTable | None) -> pa.Table:
+def _arrow_long(table: LabelTable, blank: LabelTable | None, schema: pa.Schema) -> pa.Table:
     """Build the long rows; without the unmentioned cells that equal ``blank``'s, and one row of nulls for a report that has no other."""
     width = len(table.vocabulary)
     if blank is None:
@@ -249,23 +257,26 @@ def _arrow_long(table: LabelTable, blank: LabelTable | None) -> pa.Table:
             floats(table.probability),
             floats(table.uncertainty),
             pa.DictionaryArray.from_arrays(sources, pa.array([table.source])),
-            _arrow_evidence(table, cells),
+            _arrow_evidence(table, cells, schema.field("evidence").type.value_type),
         ],
-        schema=_LONG,
+        schema=schema,
     )
 
 
-def _arrow_evidence(table: LabelTable, cells: NDArray[np.int64]) -> pa.ListArray:
+def _arrow_evidence(table: LabelTable, cells: NDArray[np.int64], place: pa.StructType) -> pa.ListArray:
     e = table.evidence
     bounds = np.searchsorted(e.cell, cells)
     offsets = np.append(bounds, len(e)).astype(np.int32)
-    places = pa.StructArray.from_arrays(
-        [
-            pa.array(e.start, pa.int32()),
-            pa.array(e.end, pa.int32()),
-            pa.array(np.array(STATES, object)[e.state], pa.string()),
-            pa.array(np.array(e.cues, object)[e.cue] if len(e) else [], pa.string()),
-        ],
-        fields=list(PLACE),
-    )
+    told = np.zeros((len(e), len(ATTRIBUTES)), np.int8) if e.attributes is None else e.attributes
+    columns = [
+        pa.array(e.start, pa.int32()),
+        pa.array(e.end, pa.int32()),
+        pa.array(np.array(STATES, object)[e.state], pa.string()),
+        pa.array(np.array(e.cues, object)[e.cue] if len(e) else [], pa.string()),
+        *(
+            pa.array(np.array(values, object)[codes], pa.string())
+            for values, codes in zip(ATTRIBUTES.values(), told.T, strict=True)
+        ),
+    ]
+    places = pa.StructArray.from_arrays(columns[: place.num_fields], fields=list(place))
     return pa.ListArray.from_arrays(pa.array(offsets), places)

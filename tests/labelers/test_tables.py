@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from labelers import InputError, LabelTable, UsageError, Vocabulary, read_gold, read_table, write_table
 from labelers.io import CHEXPERT, atomic_path, chexpert_states, open_table
-from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, Evidence, Finding, binary_entropy
+from labelers.types import ATTRIBUTES, NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, Evidence, Finding, binary_entropy
 
 P, N, U, X = POSITIVE, NEGATIVE, UNCERTAIN, UNMENTIONED
 VOCABULARY = Vocabulary(
@@ -97,6 +97,28 @@ def test_sparse_parquet_equals_dense_csv(tmp_path: Path) -> None:
     sparse = write_sparse(TABLE, tmp_path / "t.parquet")
     assert pq.read_metadata(sparse).num_rows < TABLE.state.size
     same(read_table(sparse), read_table(write(TABLE, tmp_path / "t.csv")))
+
+
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+def test_side_severity_and_change_survive(tmp_path: Path, name: str) -> None:
+    e = TABLE.evidence
+    codes = np.stack([np.arange(len(e)) % len(values) for values in ATTRIBUTES.values()], axis=1).astype(np.int8)
+    told = dataclasses.replace(TABLE, evidence=dataclasses.replace(e, attributes=codes))
+    read = read_table(write(told, tmp_path / name))
+    same(read, told)
+    assert read.evidence.attributes is not None
+    assert read.evidence.attributes.dtype == np.int8
+    places = [place for row in read.rows() for place in row["evidence"]]
+    assert len(places) == len(e)
+    assert all(ATTRIBUTES.keys() <= place.keys() for place in places)
+
+
+def test_a_table_whose_places_tell_another_side_is_refused(tmp_path: Path) -> None:
+    e = dataclasses.replace(TABLE.evidence, attributes=np.ones((len(TABLE.evidence), 3), np.int8))
+    path = write(dataclasses.replace(TABLE, evidence=e), tmp_path / "t.csv")
+    path.write_text(path.read_text(encoding="utf-8").replace('""left""', '""upside down""', 1), encoding="utf-8")
+    with pytest.raises(InputError, match="column 'evidence': expected a JSON list of places"):
+        read_table(path)
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
