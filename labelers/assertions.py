@@ -392,8 +392,12 @@ class _Reach:
             return [here[-1]]
         out = list(here)
         for q in range(p - 1, p - BACKWARD_PARTS, -1):
-            if q < 0 or self._sentence[q] != self._sentence[p] or self._to[q] == self._from[q]:
+            if q < 0 or self._sentence[q] != self._sentence[p]:
                 break
+            if self._to[q] == self._from[q]:
+                if out or self._part_cued[q] or self._groups[q] & _PREDICATE or self._opened[q + 1] & _HARD:
+                    break
+                continue  # "effusions (left greater than right) have resolved"
             if (self._clause[q] != self._clause[p] and out) or self._opened[q + 1] & _HARD:
                 break
             if out and (self._part_cued[q] or self._groups[q] & _PREDICATE):

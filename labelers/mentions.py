@@ -17,26 +17,8 @@ from labelers.vocabulary import Lexicon, Target
 
 __all__ = ["GROUPS", "Kinds", "Lists", "Matcher", "Phrase", "Tokens", "normalize"]
 
-GROUPS = {
-    name: 1 << bit
-    for bit, name in enumerate(
-        [
-            "stop",
-            "hard",
-            "contrast",
-            "separator",
-            "conjunction",
-            "turn",
-            "cause",
-            "joiner",
-            "verb",
-            "opener",
-            "affirming",
-            "colon",
-            "neutral",
-        ]
-    )
-}
+_GROUPS = ("stop", "hard", "contrast", "separator", "conjunction", "turn", "cause", "joiner", "verb", "opener", "affirming")
+GROUPS = {name: 1 << bit for bit, name in enumerate((*_GROUPS, "colon", "neutral"))}
 """Groups of the grammar resource -> bit."""
 
 _BETWEEN = "\x01"

@@ -52,7 +52,7 @@ class Assertion(NamedTuple):
 
 
 def assertions(text: str) -> list[Assertion]:
-    columns = READER.read([text])[1:]
+    columns = READER.read([text])[1:7]  # without the attributes
     rows = zip(*(column.tolist() for column in columns), strict=True)
     return [Assertion(*rest, cue=READER.cue_names[cue]) for *rest, cue in rows]
 
