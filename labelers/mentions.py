@@ -12,6 +12,7 @@ import ahocorasick_rs
 import numpy as np
 from numpy.typing import NDArray
 
+from labelers.spelling import Spelling
 from labelers.types import ATTRIBUTES
 from labelers.vocabulary import Lexicon, Target
 
@@ -184,12 +185,14 @@ class Matcher:
     kinds: Kinds = field(init=False, repr=False)
     _automaton: ahocorasick_rs.AhoCorasick = field(init=False, repr=False)
     _words: tuple[NDArray[np.bool_], NDArray[np.bool_]] = field(init=False, repr=False)
+    _spelling: Spelling = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         texts = list(self.phrases)
         self._automaton = ahocorasick_rs.AhoCorasick(texts, implementation=ahocorasick_rs.Implementation.DFA)
         self._words = (np.array([t[0].isalnum() for t in texts], bool), np.array([t[-1].isalnum() for t in texts], bool))
         self.kinds = Kinds.of(list(self.phrases.values()), self.others)
+        self._spelling = Spelling(word for text in texts for word in text.split())
 
     @classmethod
     def of(cls, lexicon: Lexicon, cues: Mapping[str, Phrase] | None = None) -> Matcher:
@@ -215,8 +218,10 @@ class Matcher:
         length = np.fromiter(map(len, sentences), np.int64, len(sentences))
         base = np.cumsum(length + 1) - (length + 1)
         form, origin = normalize(_BETWEEN.join(sentences) + _BETWEEN)
+        form, mended, moved = self._spelling.mend(form)
         phrase, start, end = self._whole_words(form)
-        start, end = origin(start), origin(end - 1) + 1
+        start, end = (places + moved[np.searchsorted(mended, places)] for places in (start, end - 1))
+        start, end = origin(start), origin(end) + 1
         sentence = np.searchsorted(base, start, "right") - 1
         return Tokens(sentence, phrase, start - base[sentence], end - base[sentence])
 
