@@ -1,4 +1,4 @@
-"""``labelers list | run | explain | score | noise``: a thin skin over the functions of the package."""
+"""``labelers list | run | explain | score | noise | vocabulary``: a thin skin over the functions of the package."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from rich.table import Table
 from rich.text import Text
@@ -21,12 +21,17 @@ from rich.text import Text
 from labelers.agreement import Scores, score
 from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
 from labelers.console import progress, show
-from labelers.errors import InputError, UsageError, shown_columns
+from labelers.crosswalk import load_crosswalk
+from labelers.errors import InputError, UsageError, shown_columns, unknown_name
+from labelers.explain import check_page_name, places_of, tell, write_page
 from labelers.io import Gold, open_table, read_gold, read_reports, read_table
 from labelers.io.text import decode
-from labelers.registry import create, listing
+from labelers.ray_engine import label_on_ray
+from labelers.registry import Labeler, create, listing
 from labelers.run import label_in_batches, label_safely
-from labelers.types import STATES, LabelTable, Report
+from labelers.tree import crosswalk_rows, crosswalk_table, tree_rows, tree_table
+from labelers.types import LabelTable, Report
+from labelers.vocabulary import load_vocabulary
 
 __all__ = ["guarded", "main", "standard_output"]
 
@@ -133,7 +138,18 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--format", choices=("long", "wide", "chexpert"), default="long", help="layout (default: long)")
     command.add_argument("--text-column", help="column of the text (default: text, report or report_text)")
     command.add_argument("--id-column", help="column of the id (default: report_id, study_id or id)")
-    command.add_argument("--jobs", type=_positive, default=1, metavar="N", help="processes (default: 1)")
+    command.add_argument(
+        "--jobs", type=_positive, metavar="N", help="processes (default: 1; with --address every CPU of the cluster)"
+    )
+    command.add_argument(
+        "--engine", choices=("local", "ray"), default="local", help="processes of this machine, or Ray (default: local)"
+    )
+    command.add_argument(
+        "--address", metavar="HOST:PORT", help="a running Ray that this machine is a node of, or auto (default: start one)"
+    )
+    command.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="a node outside private ranges that may have reports"
+    )
     command.set_defaults(command=_run)
 
     command = commands.add_parser("explain", help="what one text says, with the place and the cue that decided")
@@ -142,7 +158,9 @@ def _parser() -> argparse.ArgumentParser:
     given.add_argument("--file", type=Path, help="a text file")
     given.add_argument("stdin", nargs="?", type=_dash, metavar="-", help="read standard input")
     _add_labeler(command)
-    command.add_argument("--json", action="store_true", help="as JSON")
+    shown = command.add_mutually_exclusive_group()
+    shown.add_argument("--json", action="store_true", help="as JSON")
+    shown.add_argument("--html", type=Path, metavar="FILE", help="as a page of its own (.html), which holds the text")
     command.set_defaults(command=_explain)
 
     command = commands.add_parser("score", help="score a label table against gold")
@@ -159,6 +177,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     command.add_argument("-o", "--output", type=Path, required=True, help="CHANNELS.json to write")
     command.set_defaults(command=_noise)
+
+    command = commands.add_parser("vocabulary", help="the findings as a tree, or what they are in the labels of a data set")
+    command.add_argument("--to", metavar="NAME", help="a cross-walk: the labels of a data set, such as padchest, or a YAML file")
+    help_set = "a vocabulary (default: chest); a file that says 'extends: chest' adds to the shipped findings"
+    command.add_argument(
+        "--set", dest="options", action="append", default=[], type=_option, metavar="vocabulary=FILE", help=help_set
+    )
+    command.add_argument("--json", action="store_true", help="as JSON")
+    command.set_defaults(command=_vocabulary)
     return parser
 
 
@@ -202,14 +229,15 @@ def _list(arguments: argparse.Namespace) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    if arguments.engine != "ray" and (arguments.address or arguments.allow_host):
+        raise UsageError("--address and --allow-host are for a cluster; add --engine ray, or leave them out")
     options = dict(arguments.options)
     labeler = create(arguments.labeler, options)
     blank = label_safely(labeler, [Report("", "")], "an empty report")
     _check_output(arguments.output, [arguments.reports], "the reports")
     count = empty = 0
-    reports = read_reports(arguments.reports, arguments.text_column, arguments.id_column)
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
-        with contextlib.closing(label_in_batches(reports, labeler, arguments.labeler, options, arguments.jobs)) as tables:
+        with contextlib.closing(_labeled(arguments, labeler, options)) as tables:
             for table, empty_here in tables:
                 writer.write(table)
                 count, empty = count + len(table), empty + empty_here
@@ -220,35 +248,38 @@ def _run(arguments: argparse.Namespace) -> None:
     print(f"labeled {count:,} reports{note} with '{labeler.name}' -> {arguments.output}", file=sys.stderr)
 
 
+def _labeled(
+    arguments: argparse.Namespace, labeler: Labeler, options: dict[str, str]
+) -> Generator[tuple[LabelTable, int], None, None]:
+    columns = {"text_column": arguments.text_column, "id_column": arguments.id_column}
+    if arguments.engine == "ray":
+        where = {"jobs": arguments.jobs, "address": arguments.address, "allowed": arguments.allow_host}
+        return label_on_ray(arguments.reports, labeler, arguments.labeler, options, **columns, **where)
+    return label_in_batches(read_reports(arguments.reports, **columns), labeler, arguments.labeler, options, arguments.jobs or 1)
+
+
 def _check_output(output: Path, inputs: Sequence[Path], what: str) -> None:
     if os.path.realpath(output) in map(os.path.realpath, inputs):
         raise UsageError(f"{output}: expected another file than {what}; give the output a name of its own")
 
 
 def _explain(arguments: argparse.Namespace) -> None:
+    if arguments.html is not None:
+        check_page_name(arguments.html)
+        _check_output(arguments.html, [arguments.file] if arguments.file else [], "the text")
     labeler = create(arguments.labeler, dict(arguments.options))
-    table = label_safely(labeler, [Report("", _text_of(arguments))], "the text")
-    e, findings = table.evidence, table.vocabulary.names
-    probability = table.probability[0, e.cell] if e.probability is None else e.probability
-    places: list[dict[str, Any]] = [
-        {
-            "finding": findings[e.cell[i]],
-            "state": STATES[e.state[i]],
-            "probability": round(float(probability[i]), 4),
-            "start": int(e.start[i]),
-            "end": int(e.end[i]),
-            "cue": e.cues[e.cue[i]],
-        }
-        for i in range(len(e))
-    ]
-    places.sort(key=lambda place: (place["start"], place["end"]))
+    text = _text_of(arguments)
+    table = label_safely(labeler, [Report("", text)], "the text")
+    if arguments.html is not None:
+        write_page(arguments.html, text, table)
+        print(f"explained the text with '{labeler.name}' (places: {len(table.evidence):,}) -> {arguments.html}", file=sys.stderr)
+        return
+    places = places_of(table)
     if arguments.json:
         _put(json.dumps(places, indent=1))
         return
-    shown = Table(*("finding", "state", "probability", "start", "end", "cue"))
-    for place in places:
-        _add_row(shown, *(str(v) for v in place.values()))
-    _put(shown)
+    with standard_output():
+        tell(text, places)
 
 
 def _text_of(arguments: argparse.Namespace) -> str:
@@ -326,6 +357,21 @@ def _noise_table(channels: ChannelSet) -> Table:
             bits = channel_information(channel.matrix, channels.prior[finding])
             _add_row(table, labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
     return table
+
+
+def _vocabulary(arguments: argparse.Namespace) -> None:
+    options = dict(arguments.options)
+    for key in options.keys() - {"vocabulary"}:
+        raise unknown_name("option", key, ["vocabulary"])
+    lexicon = load_vocabulary(options.get("vocabulary", "chest"))
+    if arguments.to is None:
+        rows = tree_rows(lexicon)
+        table = tree_table(rows)
+    else:
+        crosswalk = load_crosswalk(arguments.to, lexicon.vocabulary)
+        rows = crosswalk_rows(crosswalk, lexicon.vocabulary)
+        table = crosswalk_table(rows, crosswalk)
+    _put(json.dumps(rows, indent=1) if arguments.json else table)
 
 
 def _put(shown: str | Table) -> None:

@@ -200,7 +200,10 @@ class Matcher:
         phrases = dict(cues or {})
         blank = Phrase()
         for text, targets in lexicon.terms.items():
-            phrases[text] = replace(phrases.get(text, blank), targets=targets)
+            known = phrases.get(text, blank)
+            # "No effusion, old fracture": the first word of a term goes on to end a denial.
+            first = phrases.get(text.partition(" ")[0], blank).grammar & {"affirming"}
+            phrases[text] = replace(known, targets=targets, grammar=known.grammar | first)
         for text, anatomy in lexicon.anatomy.items():
             phrases[text] = replace(phrases.get(text, blank), anatomy=anatomy)
         for text, observations in lexicon.observations.items():

@@ -20,7 +20,7 @@ from labelers.errors import InputError, UsageError
 from labelers.registry import Labeler, create
 from labelers.types import LabelTable, Report
 
-__all__ = ["BATCH", "label_in_batches", "label_safely", "worker_pool"]
+__all__ = ["BATCH", "batches", "create_safely", "empty_texts", "label_in_batches", "label_safely", "worker_pool"]
 
 BATCH = 1024
 """Reports a batch; fixed, so that the output does not depend on the number of processes."""
@@ -41,15 +41,14 @@ def label_in_batches(
     Raises:
         InputError: The labeler failed; the error names the range of reports and quotes none.
     """
-    batches = _batches(reports)
     if jobs == 1:
-        for first, batch in batches:
-            yield label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}"), _empty(batch)
+        for first, batch in batches(reports):
+            yield label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}"), empty_texts(batch)
         return
     with worker_pool(jobs, _start_worker, (name, dict(options))) as pool:
         waiting: deque[tuple[Future[LabelTable], int]] = deque()
-        for first, batch in batches:
-            waiting.append((pool.submit(_label_in_worker, batch, first), _empty(batch)))
+        for first, batch in batches(reports):
+            waiting.append((pool.submit(_label_in_worker, batch, first), empty_texts(batch)))
             if len(waiting) > 2 * jobs:
                 future, empty = waiting.popleft()
                 yield future.result(), empty
@@ -113,7 +112,8 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _batches(reports: Iterable[Report]) -> Iterator[tuple[int, list[Report]]]:
+def batches(reports: Iterable[Report]) -> Iterator[tuple[int, list[Report]]]:
+    """Yield (number of the first report of a batch, counted from 1; the batch of ``BATCH`` reports, the last one of fewer)."""
     source = iter(reports)
     for first in itertools.count(1, BATCH):
         batch = list(itertools.islice(source, BATCH))
@@ -122,7 +122,8 @@ def _batches(reports: Iterable[Report]) -> Iterator[tuple[int, list[Report]]]:
         yield first, batch
 
 
-def _empty(batch: list[Report]) -> int:
+def empty_texts(batch: Sequence[Report]) -> int:
+    """Count the reports that hold nothing but white space."""
     return sum(not report.text.strip() for report in batch)
 
 
@@ -157,6 +158,20 @@ def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> Label
     return table
 
 
+def create_safely(name: str, options: Mapping[str, str]) -> Labeler:
+    """Make a labeler in a worker process, where only the message of a ``UsageError`` is fit to be passed on.
+
+    Raises:
+        UsageError: It cannot be made, for whatever reason.
+    """
+    try:
+        return create(name, options)
+    except UsageError:
+        raise
+    except Exception as error:
+        raise UsageError(f"the labeler '{name}' cannot be made ({type(error).__name__})") from None
+
+
 _worker: Labeler | UsageError
 
 
@@ -164,10 +179,9 @@ def _start_worker(name: str, options: dict[str, str]) -> None:
     """Make the worker's labeler; what goes wrong is told with the first batch, since the pool would print it."""
     global _worker
     try:
-        _worker = create(name, options)
-    except Exception as error:
-        reason = str(error) if isinstance(error, UsageError) else f"the labeler '{name}' cannot be made ({type(error).__name__})"
-        _worker = UsageError(reason)
+        _worker = create_safely(name, options)
+    except UsageError as error:
+        _worker = error
 
 
 def _label_in_worker(batch: list[Report], first: int) -> LabelTable:

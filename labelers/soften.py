@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -84,7 +84,7 @@ def soften(
     state, probability, conflict = _merge(places, shape)
     _imply_parents(state, probability, lexicon)
     if lexicon.no_finding is not None:
-        _no_finding(state, probability, read, lexicon.no_finding)
+        _no_finding(state, probability, read, lexicon.no_finding, lexicon.harmless)
     uncertainty = np.full(shape, binary_entropy(np.array(UNMENTIONED_PROBABILITY)), np.float32)
     said = probability != UNMENTIONED_PROBABILITY
     uncertainty[said] = binary_entropy(probability[said])
@@ -185,10 +185,12 @@ def _with_parents(places: Places, lexicon: Lexicon) -> Places:
     )
 
 
-def _no_finding(state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int) -> None:
-    """Set the column of "No Finding", in place."""
-    others = np.delete(state, k, axis=1)
-    chances = np.delete(probability, k, axis=1)
+def _no_finding(
+    state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int, harmless: Iterable[int]
+) -> None:
+    """Set the column of "No Finding", in place; what is harmless does not stand against it."""
+    others = np.delete(state, [k, *harmless], axis=1)
+    chances = np.delete(probability, [k, *harmless], axis=1)
     present = (others == POSITIVE).any(axis=1) | (state[:, k] == NEGATIVE)
     possible = ((others == UNCERTAIN) & (chances >= POSSIBLE_FROM)).any(axis=1) | (state[:, k] == UNCERTAIN)
     own = np.where(np.isin(state[:, k], (NEGATIVE, UNCERTAIN)), probability[:, k], 1.0)

@@ -8,6 +8,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +19,41 @@ from labelers.errors import InputError, unknown_name
 from labelers.io.text import decode
 from labelers.types import Finding, Vocabulary
 
-__all__ = ["ABNORMAL", "BORDERLINE", "DENIED", "PRESENT", "UNAFFECTED", "Lexicon", "Target", "load_vocabulary", "plurals"]
+__all__ = [
+    "ABNORMAL",
+    "BORDERLINE",
+    "DENIED",
+    "PRESENT",
+    "UNAFFECTED",
+    "Lexicon",
+    "Target",
+    "decode_yaml",
+    "load_vocabulary",
+    "normal_phrase",
+    "plurals",
+]
 
 PRESENT, BORDERLINE, DENIED, UNAFFECTED, ABNORMAL = range(5)
 """What a phrase says of a finding: it is there; it is borderline; it is denied ("heart is normal"); it is denied where the
 phrase is negated ("no acute disease"); something abnormal is there, which contradicts No Finding."""
 
 NO_FINDING = "No Finding"
-_KEYS = {"name", "version", "anatomy", "observations", "findings", "shared", "normal", "unaffected", "abnormal", "ignored"}
-_FINDING_KEYS = {"name", "parent", "chronic", "names_parent", "terms", "patterns", "borderline", "borderline_terms"}
+_KEYS = {
+    "extends",
+    "name",
+    "version",
+    "anatomy",
+    "observations",
+    "findings",
+    "shared",
+    "normal",
+    "unaffected",
+    "abnormal",
+    "ignored",
+}
+_PHRASE_KEYS = ("terms", "patterns", "borderline", "borderline_terms")
+_FLAGS = ("chronic", "names_parent", "harmless")
+_FINDING_KEYS = {"name", "parent", *_FLAGS, *_PHRASE_KEYS}
 _SHARED_KEYS = {"terms", "patterns", "findings"}
 _NORMAL_KEYS = {"terms", "patterns", "denies", "affirms"}
 DEEPEST = 10
@@ -62,6 +90,7 @@ class Lexicon:
         chronic: Columns of findings that persist once acquired.
         names_parent: Columns of findings whose denial denies the parent where nothing else is said of it.
         no_finding: Column of "No Finding", or None.
+        harmless: Columns of what is no abnormality (a nipple's shadow), so that it does not contradict "No Finding".
     """
 
     vocabulary: Vocabulary
@@ -72,30 +101,50 @@ class Lexicon:
     chronic: frozenset[int]
     names_parent: frozenset[int]
     no_finding: int | None
+    harmless: frozenset[int] = frozenset()
+
+    def synonyms(self, finding: int) -> list[str]:
+        """Return the phrases that name a finding by themselves, in the order of the files and without the plurals made of them."""
+        phrases = [p for p, targets in self.terms.items() if any(t.finding == finding and t.role in _NAMING for t in targets)]
+        made = {form for phrase in phrases for form in forms(phrase)[1:]}
+        return [phrase for phrase in phrases if phrase not in made]
+
+
+_NAMING = (PRESENT, BORDERLINE)
 
 
 def load_vocabulary(name_or_path: str = "chest") -> Lexicon:
     """Load a vocabulary with its synonyms and patterns.
 
     Args:
-        name_or_path: Name of a shipped vocabulary, or path of a user's file ending in .yaml or .yml.
+        name_or_path: Name of a shipped vocabulary, or path of a user's file ending in .yaml or .yml. Such a file may add to a
+            shipped vocabulary with ``extends: NAME``: what it defines comes on top, and a finding that it names again has more
+            synonyms.
 
     Raises:
         UsageError: No shipped vocabulary has that name.
-        InputError: The file is missing or broken; the message names file and key.
+        InputError: The file is missing or broken; the message names file, line or key, and the remedy.
     """
-    folder = importlib.resources.files("labelers.resources") / "vocabulary"
     if name_or_path.lower().endswith((".yaml", ".yml")):
         try:
             text = decode(Path(name_or_path).read_bytes(), name_or_path)
         except OSError as error:
             raise InputError(f"{name_or_path}: {error.strerror}; give the path of a vocabulary file") from None
-    else:
-        known = sorted(entry.name.removesuffix(".yaml") for entry in folder.iterdir() if entry.name.endswith(".yaml"))
-        if name_or_path not in known:
-            raise unknown_name("vocabulary", name_or_path, known)
-        text = (folder / f"{name_or_path}.yaml").read_text(encoding="utf-8")
-    return _Reader(name_or_path).read(text)
+        return _Reader(name_or_path).read(text)
+    if name_or_path not in _shipped():
+        raise unknown_name("vocabulary", name_or_path, _shipped())
+    return _Reader(name_or_path).read(_shipped()[name_or_path].read_text(encoding="utf-8"))
+
+
+def _shipped() -> dict[str, Traversable]:
+    folder = importlib.resources.files("labelers.resources") / "vocabulary"
+    return {entry.name.removesuffix(".yaml"): entry for entry in folder.iterdir() if entry.name.endswith(".yaml")}
+
+
+@cache
+def _shipped_data(name: str) -> dict[str, Any]:
+    """Parse a shipped vocabulary; the caller must not change it."""
+    return _Reader(name).checked(_shipped()[name].read_text(encoding="utf-8"))
 
 
 def plurals(phrase: str) -> list[str]:
@@ -115,6 +164,34 @@ def plurals(phrase: str) -> list[str]:
     return [phrase + "s"]
 
 
+_BRITISH = {
+    r"edema": "oedema",
+    r"h(em[ao])": r"ha\1",
+    r"esoph": "oesoph",
+    r"tumor": "tumour",
+    r"ischem": "ischaem",
+    r"anem": "anaem",
+    r"fiber": "fibre",
+    r"center": "centre",
+    r"caliber": "calibre",
+    r"(de|under)?mineraliz": r"\1mineralis",
+    r"gray": "grey",
+}
+"""Pieces of words as they are spelled in America -> in Britain."""
+
+
+def forms(phrase: str) -> list[str]:
+    """Return a phrase with its regular plurals, each as it is spelled on both sides of the Atlantic."""
+    out = [phrase, *plurals(phrase)]
+    return list(dict.fromkeys([*out, *(form for one in out if (form := _british(one)) != one)]))
+
+
+def _british(phrase: str) -> str:
+    for american, british in _BRITISH.items():
+        phrase = re.sub(american, british, phrase)
+    return phrase
+
+
 class _Loader(yaml.CSafeLoader):
     """Builds no objects of Python's, and takes neither of two values that one key has, nor mappings merged by ``<<``."""
 
@@ -127,9 +204,44 @@ class _Loader(yaml.CSafeLoader):
         return dict(super().construct_mapping(node, deep))
 
 
+def decode_yaml(text: str, path: str, what: str) -> object:
+    """Read YAML that a user wrote: plain data, each key once, no deep nesting and no endless words.
+
+    Args:
+        text: The YAML.
+        path: What an error calls the file.
+        what: Kind of file, such as ``"vocabulary"``, for the remedy.
+
+    Raises:
+        InputError: It is not such YAML; the message names file and line.
+    """
+    try:
+        _check_shape(text, path, what)
+        return yaml.load(text, Loader=_Loader)
+    except InputError:
+        raise
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise InputError(f"{path}, line {line}: not YAML ({error.problem}); correct the syntax") from None
+    except Exception:  # a tag such as !!int or !!timestamp before other words raises whatever int() and the like do
+        raise InputError(f"{path}: not YAML; correct the syntax") from None
+
+
+def _check_shape(text: str, path: str, what: str) -> None:
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > DEEPEST or (isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST_PHRASE):
+            line = event.start_mark.line + 1 if event.start_mark else 1
+            raise InputError(
+                f"{path}: line {line}: expected phrases of at most {LONGEST_PHRASE} characters, at most {DEEPEST} brackets or "
+                f"indentations deep; correct the {what} file"
+            )
+
+
 @dataclass
 class _Reader:
-    """Reads one file; every complaint names it."""
+    """Reads one file, and the shipped one that it extends before it; every complaint names the file."""
 
     path: str
     names: dict[str, int] = field(default_factory=dict)
@@ -140,52 +252,48 @@ class _Reader:
     classes: tuple[set[str], set[str]] = field(default_factory=lambda: (set(), set()))
 
     def read(self, text: str) -> Lexicon:
-        data = self._mapping(self._parse(text), "the file", _KEYS)
-        findings = self._findings(data)
+        data = self.checked(text)
+        layers = [data] if "extends" not in data else [_shipped_data(self._extended(data)), data]
+        findings = self._merged(layers)
         self.names = {finding.name: k for k, finding in enumerate(findings)}
-        self.anatomy = self._classes(data, "anatomy", 0)
-        self.observations = self._classes(data, "observations", 1)
-        for k, entry in enumerate(data["findings"]):
-            self._finding_rules(k, entry)
-        self._shared(data)
-        self._normal(data)
-        vocabulary = self._vocabulary(data, findings)
+        entries = [entry for layer in layers for entry in layer.get("findings", [])]
+        for layer in layers:
+            self._classes(layer, "anatomy", 0)
+            self._classes(layer, "observations", 1)
+        for layer in layers:  # a later layer's terms win over the phrases that an earlier one ignores
+            for entry in layer.get("findings", []):
+                self._finding_rules(self.names[entry["name"]], entry)
+            self._shared(layer)
+            self._normal(layer)
+        vocabulary = self._vocabulary(layers, findings)
+        flagged = {key: frozenset(self.names[entry["name"]] for entry in entries if entry.get(key)) for key in _FLAGS}
         return Lexicon(
             vocabulary=vocabulary,
             terms={phrase: tuple(sorted(targets)) for phrase, targets in self.terms.items()},
             anatomy=self.anatomy,
             observations=self.observations,
             patterns={pair: tuple(sorted(targets)) for pair, targets in self.patterns.items()},
-            chronic=frozenset(k for k, entry in enumerate(data["findings"]) if entry.get("chronic")),
-            names_parent=frozenset(k for k, entry in enumerate(data["findings"]) if entry.get("names_parent")),
+            chronic=flagged["chronic"],
+            names_parent=flagged["names_parent"],
             no_finding=self.names.get(NO_FINDING),
+            harmless=flagged["harmless"],
         )
+
+    def checked(self, text: str) -> dict[str, Any]:
+        """Parse the file and check what can be told of it alone."""
+        data = self._mapping(decode_yaml(text, self.path, "vocabulary"), "the file", _KEYS)
+        self._check_findings(data)
+        return data
 
     def _error(self, where: str, expected: str) -> InputError:
         return InputError(f"{self.path}: {where}: expected {expected}; correct the vocabulary file")
 
-    def _parse(self, text: str) -> object:
-        try:
-            self._check_shape(text)
-            return yaml.load(text, Loader=_Loader)
-        except InputError:
-            raise
-        except yaml.MarkedYAMLError as error:
-            line = error.problem_mark.line + 1 if error.problem_mark else 1
-            raise InputError(f"{self.path}, line {line}: not YAML ({error.problem}); correct the syntax") from None
-        except Exception:  # a tag such as !!int or !!timestamp before other words raises whatever int() and the like do
-            raise InputError(f"{self.path}: not YAML; correct the syntax") from None
-
-    def _check_shape(self, text: str) -> None:
-        depth = 0
-        for event in yaml.parse(text, Loader=_Loader):
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > DEEPEST or (isinstance(event, yaml.ScalarEvent) and len(event.value) > LONGEST_PHRASE):
-                line = event.start_mark.line + 1 if event.start_mark else 1
-                raise self._error(
-                    f"line {line}",
-                    f"phrases of at most {LONGEST_PHRASE} characters, at most {DEEPEST} brackets or indentations deep",
-                )
+    def _extended(self, data: Mapping[str, Any]) -> str:
+        name, known = data["extends"], sorted(_shipped())
+        if not isinstance(name, str) or name not in known:
+            got = f"'{name}'" if isinstance(name, str) else type(name).__name__
+            raise self._error("key 'extends'", f"a shipped vocabulary ({', '.join(known)}), got {got}")
+        return name
 
     def _mapping(self, value: object, where: str, keys: set[str]) -> dict[str, Any]:
         if not isinstance(value, dict):
@@ -211,52 +319,71 @@ class _Reader:
             phrases.append(normal_phrase(phrase))
         return phrases
 
-    def _findings(self, data: Mapping[str, Any]) -> tuple[Finding, ...]:
+    def _check_findings(self, data: Mapping[str, Any]) -> None:
         entries = self._list(data, "findings", "")
-        if not entries:
+        if not entries and "extends" not in data:
             raise self._error("key 'findings'", "a list of one finding or more")
-        findings = []
         for k, entry in enumerate(entries, start=1):
             entry = self._mapping(entry, f"findings, entry {k}", _FINDING_KEYS)
             name, parent = entry.get("name"), entry.get("parent")
             if not isinstance(name, str) or not isinstance(parent, str | None):
                 raise self._error(f"findings, entry {k}", "'name' (and 'parent', where given) in words")
-            for key in ("chronic", "names_parent"):
+            for key in _FLAGS:
                 if not isinstance(entry.get(key, False), bool):
                     raise self._error(f"findings, '{name}', key '{key}'", "true or false")
-            findings.append(Finding(name, parent))
+
+    def _merged(self, layers: list[dict[str, Any]]) -> tuple[Finding, ...]:
+        """Return the findings of all layers; one that a later layer names again keeps its place and its parent."""
+        known: set[str] = set()
+        findings = []
+        for layer in layers:
+            for entry in layer.get("findings", []):
+                name = entry["name"]
+                if name not in known:
+                    findings.append(Finding(name, entry.get("parent")))
+                    continue
+                changed = [key for key in ("parent", *_FLAGS) if key in entry]
+                if changed:
+                    raise self._error(
+                        f"findings, '{name}', key '{changed[0]}'",
+                        f"{', '.join(_PHRASE_KEYS)} alone, since '{layers[0].get('name')}' defines this finding already",
+                    )
+            known |= {finding.name for finding in findings}
         return tuple(findings)
 
-    def _vocabulary(self, data: Mapping[str, Any], findings: tuple[Finding, ...]) -> Vocabulary:
+    def _vocabulary(self, layers: list[dict[str, Any]], findings: tuple[Finding, ...]) -> Vocabulary:
+        data = layers[-1]
         name = data.get("name", Path(self.path).stem)
         version = data.get("version", "1")
         if not isinstance(name, str) or not isinstance(version, str | int | float):
             raise self._error("keys 'name' and 'version'", "words")
-        digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()[:16]
+        content = data if len(layers) == 1 else layers
+        digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         try:
             return Vocabulary(name, str(version), findings, digest)
         except InputError as error:
             raise InputError(f"{self.path}: {error}") from None
 
-    def _classes(self, data: Mapping[str, Any], key: str, kind: int) -> dict[str, tuple[str, ...]]:
+    def _classes(self, data: Mapping[str, Any], key: str, kind: int) -> None:
         groups = data.get(key, {})
         if not isinstance(groups, dict):
             raise self._error(f"key '{key}'", "a mapping from class to phrases")
-        out: dict[str, tuple[str, ...]] = {}
+        out = (self.anatomy, self.observations)[kind]
         for name in groups:
             if not isinstance(name, str):
                 raise self._error(f"key '{key}'", f"classes in words (quote yes, no and numbers), got {type(name).__name__}")
             self.classes[kind].add(name)
             for phrase in self._phrases(groups, name, f"{key}, "):
-                out[phrase] = (*out.get(phrase, ()), name)
-        return out
+                for form in dict.fromkeys((phrase, _british(phrase))):
+                    if name not in out.get(form, ()):
+                        out[form] = (*out.get(form, ()), name)
 
     def _add(
         self, rule: Mapping[str, Any], where: str, targets: Iterable[Target], terms: str = "terms", patterns: str = "patterns"
     ) -> None:
         targets = set(targets)
         for phrase in self._phrases(rule, terms, where):
-            for form in (phrase, *plurals(phrase)):
+            for form in forms(phrase):
                 self.terms.setdefault(form, set()).update(targets)
         for pattern in self._phrases(rule, patterns, where):
             pair = tuple(part.strip() for part in pattern.split("+"))
@@ -290,7 +417,7 @@ class _Reader:
         no_finding = self.names.get(NO_FINDING)
         self._add(data, "", [Target(no_finding, ABNORMAL)] if no_finding is not None else [], "abnormal")
         for phrase in self._phrases(data, "ignored", ""):
-            for form in (phrase, *plurals(phrase)):
+            for form in forms(phrase):
                 self.terms[form] = set()
 
     def _columns(self, rule: Mapping[str, Any], key: str, where: str) -> list[int]:

@@ -1,4 +1,4 @@
-"""Vocabulary files and CHANNELS.json, given anything: an InputError or something that works."""
+"""Vocabulary files, cross-walks and CHANNELS.json, given anything: an InputError or something that works."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from labelers import STATES, InputError, Report, read_channels
 from labelers.builtin.context import Context
 from labelers.channel import FLOOR, channel_information
+from labelers.crosswalk import from_scheme, listed, load_crosswalk, to_scheme
 from labelers.testing import check_labeler
 from labelers.vocabulary import load_vocabulary
 from tests.fuzz import budget
@@ -137,6 +138,62 @@ def test_a_vocabulary_that_is_read_labels(folder: Path, vocabulary: Any) -> None
     ]
     check_labeler(labeler, [". ".join(words), "The heart is enlarged. No " + " or ".join(words)])
     assert len(labeler.label([Report("a", "x")])) == 1
+
+
+EXTENDING: dict[str, Any] = {
+    "extends": "chest",
+    "name": "ours",
+    "anatomy": {"gland": ["thyroid gland"]},
+    "findings": [
+        {"name": "Goiter", "terms": ["struma"], "patterns": ["gland + enlarged"]},
+        {"name": "Plunging Goiter", "parent": "Goiter", "chronic": True, "terms": ["plunging goiter"]},
+    ],
+    "normal": [{"denies": ["Goiter", "Nodule"], "patterns": ["gland + normal"]}],
+    "ignored": ["struma ovarii"],
+}
+
+
+@budget(0.2)
+@given(text=bent(EXTENDING).map(lambda v: yaml.safe_dump(v, allow_unicode=True)) | misspelt(yaml.safe_dump(EXTENDING)))
+def test_an_extension_of_anything(folder: Path, text: str) -> None:
+    (folder / "ours.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        lexicon = load_vocabulary(str(folder / "ours.yaml"))
+    except InputError as error:
+        message = str(error)
+        assert message.startswith(str(folder / "ours.yaml"))
+        return
+    assert len(set(lexicon.vocabulary.names)) == len(lexicon.vocabulary) > 0
+
+
+CROSSWALK: dict[str, Any] = {
+    "name": "theirs",
+    "source": "a paper",
+    "count": 3,
+    "labels": {
+        "nodule": {"exact": "Nodule", "narrower": ["Lung Lesion"]},
+        "hole": {"broader": ["Cavitation", "Bulla"]},
+        "bad picture": {"none": "quality"},
+    },
+}
+
+
+@budget(1)
+@given(
+    text=bent(CROSSWALK).map(lambda v: yaml.safe_dump(v, allow_unicode=True))
+    | ANYTHING.map(yaml.safe_dump)
+    | misspelt(yaml.safe_dump(CROSSWALK))
+)
+def test_a_crosswalk_of_anything(folder: Path, text: str) -> None:
+    (folder / "theirs.yaml").write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        crosswalk = load_crosswalk(str(folder / "theirs.yaml"))
+    except InputError as error:
+        message = str(error)
+        assert message.startswith(str(folder / "theirs.yaml"))
+        return
+    ours = from_scheme(["a"], listed([crosswalk.labels], crosswalk), crosswalk)
+    to_scheme(ours, crosswalk)
 
 
 CHANNEL = {

@@ -207,7 +207,9 @@ def test_explain(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     status, out, err = cli("explain", "--text", text, "--labeler", "context", "--json")
     assert (status, err) == (0, "")
     places = json.loads(out)
-    assert all(list(p) == ["finding", "state", "probability", "start", "end", "cue"] for p in places)
+    assert all(
+        list(p) == ["finding", "state", "probability", "start", "end", "cue", "side", "severity", "change"] for p in places
+    )
     found = {p["finding"]: (p["state"], text[p["start"] : p["end"]]) for p in places}
     assert found["Pleural Effusion"] == ("positive", "pleural effusion")
     assert found["Pneumothorax"] == ("negative", "pneumothorax")

@@ -1,0 +1,135 @@
+"""One labeler over one file of reports in a process of its own; prints CPU seconds and memory as JSON. Started by run.py.
+
+The peers run with another Python, so nothing of this project is imported for them.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+Label = Callable[[list[str]], int]
+"""Labels texts and returns how many mentions were judged, so that nothing is left undone."""
+
+
+def ours(name: str) -> tuple[Label, str]:
+    """One of this project's labelers, and its version."""
+    from labelers import Report, __version__, create
+    from labelers.run import BATCH
+
+    labeler = create(name)
+
+    def label(texts: list[str]) -> int:
+        found = 0
+        for first in range(0, len(texts), BATCH):
+            table = labeler.label([Report(str(first + i), text) for i, text in enumerate(texts[first : first + BATCH])])
+            found += len(table.evidence)
+        return found
+
+    return label, __version__
+
+
+def medspacy(terms: dict[str, str]) -> tuple[Label, str]:
+    """medspaCy: a target rule a synonym, and ConText with the rules that it ships."""
+    from importlib.metadata import version
+
+    import medspacy.context  # noqa: F401  # registers its component
+    import spacy
+    from medspacy.target_matcher import TargetRule
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    nlp.add_pipe("medspacy_target_matcher").add([TargetRule(term, finding) for term, finding in terms.items()])
+    nlp.add_pipe("medspacy_context")
+
+    def judged(doc: Any) -> int:
+        return sum((e._.is_negated, e._.is_uncertain, e._.is_historical) is not None for e in doc.ents)
+
+    return lambda texts: sum(judged(doc) for doc in nlp.pipe(texts)), version("medspacy")
+
+
+def negspacy(terms: dict[str, str]) -> tuple[Label, str]:
+    """negspacy: spaCy's entity ruler with a phrase a synonym, and NegEx with the clinical terms that it ships."""
+    from importlib.metadata import version
+
+    import spacy
+    from negspacy.negation import Negex  # noqa: F401  # registers its component
+    from negspacy.termsets import termset
+
+    nlp = spacy.blank("en")
+    nlp.add_pipe("sentencizer")
+    ruler = nlp.add_pipe("entity_ruler", config={"phrase_matcher_attr": "LOWER"})
+    ruler.add_patterns([{"label": finding, "pattern": term} for term, finding in terms.items()])
+    nlp.add_pipe("negex", config={"neg_termset": termset("en_clinical").get_patterns()})
+
+    def judged(doc: Any) -> int:
+        return sum(e._.negex is not None for e in doc.ents)
+
+    return lambda texts: sum(judged(doc) for doc in nlp.pipe(texts)), version("negspacy")
+
+
+def stream(name: str, texts: list[str], count: int, output: Path) -> int:
+    """Label ``count`` reports made one by one of the texts in turn, and write the table; returns the rows of reports."""
+    from labelers import Report, create
+    from labelers.io import open_table
+    from labelers.run import label_in_batches
+
+    def reports() -> Iterator[Report]:
+        for number, text in zip(range(count), itertools.cycle(texts), strict=False):
+            yield Report(f"r{number}", text)
+
+    labeler = create(name)
+    with open_table(output, labeler, blank=labeler.label([Report("", "")])) as writer:
+        for table, _ in label_in_batches(reports(), labeler, name, {}):
+            writer.write(table)
+    return count
+
+
+def peak() -> float:
+    """Most memory that this process held, in MB."""
+    status = Path(
+        "/proc/self/status"
+    )  # Linux's getrusage goes on counting from what the parent held when it started this process
+    if status.exists():
+        return int(re.search(r"VmHWM:\s+(\d+)", status.read_text(encoding="ascii"))[1]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def main() -> None:
+    """``measure.py NAME TEXTS.json TERMS.json [COUNT OUTPUT]``: the latter two for a stream of that many reports."""
+    name, texts_file, terms_file = sys.argv[1:4]
+    texts = json.loads(Path(texts_file).read_text(encoding="utf-8"))
+    terms = json.loads(Path(terms_file).read_text(encoding="utf-8"))
+    before, wall = time.process_time(), time.perf_counter()
+    row: dict[str, object]
+    if len(sys.argv) > 4:
+        count = stream(name, texts, int(sys.argv[4]), Path(sys.argv[5]))
+        row = {"reports": count, "cpu_start_s": 0.0, "cpu_label_s": time.process_time() - before, "version": ""}
+    else:
+        peers = {"medspacy": medspacy, "negspacy": negspacy}
+        label, version = peers[name](terms) if name in peers else ours(name)
+        label(["No acute disease."])  # what is built at first use belongs to the start
+        started = time.process_time()
+        found = label(texts)
+        ended = time.process_time()
+        row = {
+            "version": version,
+            "reports": len(texts),
+            "mentions": found,
+            "cpu_start_s": started - before,
+            "cpu_label_s": ended - started,
+        }
+    row["wall_s"] = time.perf_counter() - wall
+    row["peak_mb"] = peak()
+    print(json.dumps({"labeler": name, **row}))
+
+
+if __name__ == "__main__":
+    main()
