@@ -129,11 +129,12 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     begin = line = start
     for match in _END.finditer(text, start, end):
         at = match.end()
-        if match[0] == "\n":
+        last = text[at - 1]
+        if last == "\n":
             ends = _line_ends(text, line, match.start(), end)
             line = at
-        else:
-            ends = text[at - 1] != "." or _full_stop_ends(text, begin, at, end)
+        else:  # behind a word that is longer than any abbreviation a full stop ends the sentence
+            ends = last != "." or (at - 8 >= begin and text[at - 8 : at - 1].isalpha()) or _full_stop_ends(text, begin, at, end)
         if ends:
             bounds.append(at)
             begin = at
@@ -151,8 +152,6 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
 def _full_stop_ends(text: str, begin: int, at: int, end: int) -> bool:
     """Say whether a full stop that ends at ``at`` ends the sentence that begins at ``begin``."""
     tail = text[max(begin, at - 9) : at - 1]
-    if tail[-7:].isalpha() and len(tail) >= 7:  # longer than any abbreviation
-        return True
     words = tail.split()
     if not words:
         return True

@@ -12,6 +12,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +37,24 @@ def ours(name: str) -> tuple[Label, str]:
     return label, __version__
 
 
-def medspacy(terms: dict[str, str]) -> tuple[Label, str]:
-    """medspaCy: a target rule a synonym, and ConText with the rules that it ships."""
+def medspacy(terms: dict[str, str], sentencizer: bool = False) -> tuple[Label, str]:
+    """MedspaCy as ``medspacy.load()`` makes it, with a target rule a synonym; or with spaCy's sentencizer in the place of PyRuSH."""
     from importlib.metadata import version
 
-    import medspacy.context  # noqa: F401  # registers its component
+    import medspacy.context  # registers its component
     import spacy
+    from loguru import logger
     from medspacy.target_matcher import TargetRule
 
-    nlp = spacy.blank("en")
-    nlp.add_pipe("sentencizer")
-    nlp.add_pipe("medspacy_target_matcher").add([TargetRule(term, finding) for term, finding in terms.items()])
-    nlp.add_pipe("medspacy_context")
+    logger.remove()  # PyRuSH logs every sentence
+    if sentencizer:
+        nlp = spacy.blank("en")
+        nlp.add_pipe("sentencizer")
+        nlp.add_pipe("medspacy_target_matcher")
+        nlp.add_pipe("medspacy_context")
+    else:
+        nlp = medspacy.load()
+    nlp.get_pipe("medspacy_target_matcher").add([TargetRule(term, finding) for term, finding in terms.items()])
 
     def judged(doc: Any) -> int:
         return sum((e._.is_negated, e._.is_uncertain, e._.is_historical) is not None for e in doc.ents)
@@ -113,7 +120,7 @@ def main() -> None:
         count = stream(name, texts, int(sys.argv[4]), Path(sys.argv[5]))
         row = {"reports": count, "cpu_start_s": 0.0, "cpu_label_s": time.process_time() - before, "version": ""}
     else:
-        peers = {"medspacy": medspacy, "negspacy": negspacy}
+        peers = {"medspacy": medspacy, "medspacy-sentencizer": partial(medspacy, sentencizer=True), "negspacy": negspacy}
         label, version = peers[name](terms) if name in peers else ours(name)
         label(["No acute disease."])  # what is built at first use belongs to the start
         started = time.process_time()

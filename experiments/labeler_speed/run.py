@@ -22,7 +22,7 @@ from labelers.vocabulary import PRESENT, load_vocabulary
 
 HERE = Path(__file__).resolve().parent
 OURS = ("context", "keywords")
-PEERS = ("medspacy", "negspacy")
+PEERS = ("medspacy", "medspacy-sentencizer", "negspacy")
 PACKAGES = ("spacy==3.7.5", "medspacy==1.3.1", "negspacy==1.0.4")
 """medspaCy 1.3.1 asks for spaCy below 3.8, and that for numpy below 2: they get an environment of their own."""
 MILLION = 1_000_000
@@ -145,7 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--reports", type=Path, help="any file that labelers run reads (default: Open-I's, of torchxrayvision)")
     parser.add_argument("--limit", type=int, help="most reports, drawn at random (default: all)")
-    parser.add_argument("--peer-reports", type=int, default=500, help="reports that the peers read too (default: 500)")
+    parser.add_argument("--peer-reports", type=int, help="reports that the peers read too (default: all)")
     parser.add_argument("--million", action="store_true", help="also a stream of a million reports, for its memory")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--output", type=Path, default=Path("runs/experiments/labeler_speed"))
