@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import chain
+from dataclasses import dataclass, replace
+from itertools import chain, pairwise
 from typing import Any, NamedTuple
 
-import ahocorasick_rs
 import numpy as np
 from numpy.typing import NDArray
 
-from labelers.spelling import Spelling
+from labelers.spelling import slips
 from labelers.types import ATTRIBUTES
 from labelers.vocabulary import Lexicon, Target
+from labelers.words import Lexemes, cut
 
-__all__ = ["GROUPS", "Kinds", "Lists", "Matcher", "Phrase", "Tokens", "normalize"]
+__all__ = ["GROUPS", "Kinds", "Lists", "Matcher", "Phrase", "Tokens"]
 
 _GROUPS = ("stop", "hard", "contrast", "separator", "conjunction", "turn", "cause", "joiner", "verb", "opener", "affirming")
 GROUPS = {name: 1 << bit for bit, name in enumerate((*_GROUPS, "colon", "neutral"))}
@@ -142,57 +141,42 @@ class Tokens(NamedTuple):
     end: NDArray[np.int64]
 
 
-_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
-"""Half a character, which JSON can hold and the automaton cannot."""
-_SPACE = re.compile(r"[\s\-\u2010\u2011](?:(?<=[^\S ])\s*|(?<=\ )\s+|(?<=\w[-\u2010\u2011])(?=\w))")
-
-Origin = Callable[[NDArray[np.int64]], NDArray[np.int64]]
+CHUNK = 1 << 20
+"""Code points that are cut into words at once, unless one sentence alone has more."""
 
 
-def normalize(text: str) -> tuple[str, Origin]:
-    """Bring a text into the form that matching uses.
-
-    Returns:
-        Lower case with runs of white space, and hyphens inside words, as one space; and a function that gives the place in the text
-        of places in this form, for whole arrays of them.
-    """
-    lower = text.lower()
-    if len(lower) != len(text):
-        lower = "".join(low if len(low := c.lower()) == 1 else c for c in text)
-    if not lower.isascii():
-        lower = _LONE_SURROGATE.sub("\ufffd", lower)
-    found = [match.span() for match in _SPACE.finditer(lower)]
-    if not found:
-        return lower, lambda places: places
-    spans = np.array(found, np.int64)
-    shrunk = np.concatenate([[0], np.cumsum(spans[:, 1] - spans[:, 0] - 1)])
-    at = spans[:, 0] - shrunk[:-1]
-    return _SPACE.sub(" ", lower), lambda places: places + shrunk[np.searchsorted(at, places)]
-
-
-@dataclass
 class Matcher:
-    """One automaton over the phrases of a vocabulary and, where given, of the cues.
+    """Finds the phrases of a vocabulary and, where given, of the cues.
 
     Attributes:
-        phrases: Phrase in normal form -> what it means.
-        others: Targets that no phrase names by itself, but a pattern.
         kinds: What the phrases mean, by position.
     """
 
-    phrases: Mapping[str, Phrase]
-    others: Sequence[Target] = ()
-    kinds: Kinds = field(init=False, repr=False)
-    _automaton: ahocorasick_rs.AhoCorasick = field(init=False, repr=False)
-    _words: tuple[NDArray[np.bool_], NDArray[np.bool_]] = field(init=False, repr=False)
-    _spelling: Spelling = field(init=False, repr=False)
+    def __init__(self, phrases: Mapping[str, Phrase], others: Sequence[Target] = ()) -> None:
+        """Compile phrases.
 
-    def __post_init__(self) -> None:
-        texts = list(self.phrases)
-        self._automaton = ahocorasick_rs.AhoCorasick(texts, implementation=ahocorasick_rs.Implementation.DFA)
-        self._words = (np.array([t[0].isalnum() for t in texts], bool), np.array([t[-1].isalnum() for t in texts], bool))
-        self.kinds = Kinds.of(list(self.phrases.values()), self.others)
-        self._spelling = Spelling(word for text in texts for word in text.split())
+        Args:
+            phrases: Phrase in normal form -> what it means.
+            others: Targets that no phrase names by itself, but a pattern.
+        """
+        meanings = list(phrases.values())
+        self.kinds = Kinds.of(meanings, others)
+        text = _BETWEEN.join([*phrases, ""])
+        listed = cut(text)
+        pieces = [text[a:b] for a, b in zip(listed.start.tolist(), listed.end.tolist(), strict=True)]
+        words = list(dict.fromkeys(piece for piece in pieces if piece != _BETWEEN))
+        self._lexemes = Lexemes(words, slips(words))
+        self._trie = _Trie(len(words))
+        number = {word: n for n, word in enumerate(words)}
+        spelled: list[int] = []
+        phrase = 0
+        for piece in pieces:
+            if piece == _BETWEEN:
+                self._trie.add(spelled, phrase)
+                spelled, phrase = [], phrase + 1
+            else:
+                spelled.append(number[piece])
+        self._trie.close()
 
     @classmethod
     def of(cls, lexicon: Lexicon, cues: Mapping[str, Phrase] | None = None) -> Matcher:
@@ -218,31 +202,78 @@ class Matcher:
 
     def tokens(self, sentences: Sequence[str]) -> Tokens:
         """Find the phrases of each sentence: whole words, the leftmost first, the longest where several begin."""
-        length = np.fromiter(map(len, sentences), np.int64, len(sentences))
-        base = np.cumsum(length + 1) - (length + 1)
-        form, origin = normalize(_BETWEEN.join(sentences) + _BETWEEN)
-        form, mended, moved = self._spelling.mend(form)
-        phrase, start, end = self._whole_words(form)
-        start, end = (places + moved[np.searchsorted(mended, places)] for places in (start, end - 1))
-        start, end = origin(start), origin(end) + 1
-        sentence = np.searchsorted(base, start, "right") - 1
-        return Tokens(sentence, phrase, start - base[sentence], end - base[sentence])
+        length = np.fromiter(map(len, sentences), np.int64, len(sentences)) + 1
+        chunks = np.flatnonzero(np.diff(np.cumsum(length) // CHUNK, append=-1)) + 1
+        found = [self._tokens(sentences[a:b], length[a:b], a) for a, b in pairwise([0, *chunks.tolist()]) if a < b]
+        return Tokens(*(np.concatenate(column) for column in zip(*found, strict=True))) if found else Tokens(*_NOTHING)
 
-    def _whole_words(self, text: str) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-        """Return phrase, start and end of the matches that begin and end with a word, without those that overlap an earlier one."""
-        found = self._automaton.find_matches_as_indexes(text, overlapping=True)
-        phrase, start, end = np.fromiter(chain.from_iterable(found), np.int64, 3 * len(found)).reshape(-1, 3).T
-        word = _in_words(text)
-        left, right = self._words
-        whole = ~(left[phrase] & (start > 0) & word[start - 1]) & ~(right[phrase] & word[end])
-        phrase, start, end = phrase[whole], start[whole], end[whole]
-        order = np.lexsort((-end, start))
-        last, kept = 0, []
-        for k, first, stop in zip(order.tolist(), start[order].tolist(), end[order].tolist(), strict=True):
-            if first >= last:
+    def _tokens(self, sentences: Sequence[str], length: NDArray[np.int64], first: int) -> Tokens:
+        words = cut(_BETWEEN.join(sentences) + _BETWEEN)
+        phrase, begin, count = self._trie.longest(self._lexemes.numbers(words))
+        kept, last = [], 0
+        for k, (start, stop) in enumerate(zip(begin.tolist(), (begin + count).tolist(), strict=True)):
+            if start >= last:
                 kept.append(k)
                 last = stop
-        return phrase[kept], start[kept], end[kept]
+        phrase, begin, end = phrase[kept], words.start[begin[kept]], words.end[(begin + count)[kept] - 1]
+        base = np.cumsum(length) - length
+        sentence = np.searchsorted(base, begin, "right") - 1
+        return Tokens(sentence + first, phrase, begin - base[sentence], end - base[sentence])
+
+
+_NOTHING = (np.zeros(0, np.int64),) * 4
+
+
+class _Trie:
+    """Phrases as sequences of numbers of words, to be followed from all places of a text at once.
+
+    Args:
+        words: How many words there are.
+    """
+
+    def __init__(self, words: int) -> None:
+        self._words = words
+        self._edges: dict[tuple[int, int], int] = {}
+        self._ends: list[int] = [-1]
+
+    def add(self, words: Sequence[int], phrase: int) -> None:
+        """Add a phrase; of two that are the same words the first stays."""
+        state = 0
+        for word in words:
+            state = self._edges.setdefault((state, word), len(self._ends))
+            if state == len(self._ends):
+                self._ends.append(-1)
+        if self._ends[state] < 0 and state:
+            self._ends[state] = phrase
+
+    def close(self) -> None:
+        """Turn the edges into sorted arrays."""
+        key = np.array([state * self._words + word for state, word in self._edges], np.int64)
+        order = np.argsort(key)
+        self._key, self._next = key[order], np.array(list(self._edges.values()), np.int64)[order]
+        self._end = np.array(self._ends, np.int64)
+        self._inner = np.zeros(len(self._end), bool)
+        self._inner[[state for state, _ in self._edges]] = True
+
+    def longest(self, words: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+        """Return the longest phrase that begins at each word where one does, that word's place, and its number of words."""
+        place = np.flatnonzero(words >= 0)
+        state = np.zeros(len(place), np.int64)
+        phrase, count = np.full(len(words), -1), np.zeros(len(words), np.int64)
+        depth = 0
+        while len(place) and len(self._key):
+            key = state * self._words + words[place + depth]
+            at = np.minimum(np.searchsorted(self._key, key), len(self._key) - 1)
+            there = self._key[at] == key
+            place, state, depth = place[there], self._next[at[there]], depth + 1
+            ends = self._end[state] >= 0
+            phrase[place[ends]], count[place[ends]] = self._end[state[ends]], depth
+            goes_on = self._inner[state] & (place + depth < len(words))
+            place, state = place[goes_on], state[goes_on]
+            known = words[place + depth] >= 0
+            place, state = place[known], state[known]
+        found = np.flatnonzero(phrase >= 0)
+        return phrase[found], found, count[found]
 
 
 def _at_end(text: str, observations: Mapping[str, tuple[str, ...]]) -> tuple[str, ...]:
@@ -258,18 +289,3 @@ def _inside(text: str, words: Mapping[str, tuple[int, int, int]]) -> tuple[int, 
     for one, _, _ in told:
         side |= one  # left and right are bilateral
     return side, max((degree for _, degree, _ in told), default=0), 0
-
-
-_ASCII_WORD = np.array([chr(code).isalnum() for code in range(128)])
-
-
-def _in_words(text: str) -> NDArray[np.bool_]:
-    """Say of every code point whether it is a letter or digit."""
-    if text.isascii():
-        return _ASCII_WORD[np.frombuffer(text.encode("ascii"), np.uint8)]
-    codes = np.frombuffer(text.encode("utf-32-le"), np.uint32)
-    out = _ASCII_WORD[np.minimum(codes, 127)]
-    high = np.flatnonzero(codes >= 128)
-    distinct, which = np.unique(codes[high], return_inverse=True)
-    out[high] = np.array([chr(code).isalnum() for code in distinct.tolist()], bool)[which]
-    return out

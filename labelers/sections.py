@@ -141,11 +141,12 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     bounds.append(end)
     spans = []
     for begin, at in pairwise(bounds):
-        piece = text[begin:at]
-        body = piece.strip()
-        if body:
-            first = begin + piece.index(body)
-            spans.append((first, first + len(body)))
+        while begin < at and text[begin].isspace():
+            begin += 1
+        while begin < at and text[at - 1].isspace():
+            at -= 1
+        if begin < at:
+            spans.append((begin, at))
     return spans
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, LabelTable, Vocabulary, binary_entropy
+from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, Evidence, LabelTable, Vocabulary, binary_entropy
 from labelers.vocabulary import Lexicon
 
 __all__ = ["FINDINGS_RANK", "GENERAL_RANK", "IMPRESSION_RANK", "UNMENTIONED_PROBABILITY", "Places", "soften"]
@@ -103,68 +104,83 @@ def soften(
 
 def _merge(places: Places, shape: tuple[int, int]) -> tuple[NDArray[np.int8], NDArray[np.float64], NDArray[np.bool_]]:
     """Return state, probability and whether places conflict, each (R, K)."""
-    size = shape[0] * shape[1]
-    cell = places.row * shape[1] + places.finding
-    top = np.full(size, -1, np.int8)
+    cells, cell = np.unique(places.row * shape[1] + places.finding, return_inverse=True)
+    top = np.full(len(cells), -1, np.int8)
     np.maximum.at(top, cell, places.rank)
-    votes = np.zeros((3, size), bool)
-    any_votes = np.zeros((3, size), bool)
-    state = np.full(size, UNMENTIONED, np.int8)
-    probability = np.full(size, UNMENTIONED_PROBABILITY)
     counted = places.rank == top[cell]
     direct = places.rank > GENERAL_RANK
-    for code in (POSITIVE, NEGATIVE, UNCERTAIN):
-        votes[code, cell[counted & (places.state == code)]] = True
-        any_votes[code, cell[direct & (places.state == code)]] = True
+    merged = np.full(len(cells), UNMENTIONED, np.int8)
+    conflict = np.ones(len(cells), bool)
     for code in (NEGATIVE, UNCERTAIN, POSITIVE):
-        state[votes[code]] = code
-    deciding = counted & (places.state == state[cell])
-    best = np.full(size, -1.0)
+        merged[cell[counted & (places.state == code)]] = code
+        if code != UNCERTAIN:
+            conflict &= np.bincount(cell[direct & (places.state == code)], minlength=len(cells)) > 0
+    deciding = counted & (places.state == merged[cell])
+    best = np.zeros(len(cells))
     np.maximum.at(best, cell[deciding], places.probability[deciding])
-    probability = np.where(best >= 0, best, probability)
-    conflict = any_votes[POSITIVE] & any_votes[NEGATIVE]
-    return state.reshape(shape), probability.reshape(shape), conflict.reshape(shape)
+    return (
+        _dense(shape, cells, merged, np.full(1, UNMENTIONED, np.int8)),
+        _dense(shape, cells, best, np.full(1, UNMENTIONED_PROBABILITY)),
+        _dense(shape, cells, conflict, np.zeros(1, bool)),
+    )
 
 
-def _imply_parents(state: NDArray[np.int8], probability: NDArray[np.float64], lexicon: Lexicon) -> None:
-    """Let children bear on their parents, in place, from the leaves up."""
-    said = (state != UNMENTIONED).any(axis=0)
-    for k, p in _links(lexicon.vocabulary):
-        if not said[k]:
-            continue
-        said[p] = True
-        present = state[:, k] == POSITIVE
-        possible = (state[:, k] == UNCERTAIN) & (state[:, p] != POSITIVE)
-        same = state[:, p] == state[:, k]
-        raised = present | possible
-        probability[raised, p] = np.where(same, np.maximum(probability[:, p], probability[:, k]), probability[:, k])[raised]
-        state[raised, p] = state[raised, k]
-        if k in lexicon.names_parent:
-            denied = (state[:, k] == NEGATIVE) & (state[:, p] == UNMENTIONED)
-            probability[denied, p] = probability[denied, k]
-            state[denied, p] = NEGATIVE
+def _dense(shape: tuple[int, int], cells: NDArray[np.int64], values: NDArray[Any], blank: NDArray[Any]) -> NDArray[Any]:
+    out = np.repeat(blank, shape[0] * shape[1])
+    out[cells] = values
+    return out.reshape(shape)
+
+
+@dataclass(frozen=True)
+class _Tree:
+    """The parents of a vocabulary's findings as arrays of length K: column (-1 for none), and how many are above; the most of these."""
+
+    parent: NDArray[np.int64]
+    depth: NDArray[np.int64]
+    deepest: int
 
 
 @cache
-def _links(vocabulary: Vocabulary) -> list[tuple[int, int]]:
-    """Return (child, parent) columns, the deepest children first."""
-    parents = [None if f.parent is None else vocabulary.index(f.parent) for f in vocabulary.findings]
+def _tree(vocabulary: Vocabulary) -> _Tree:
+    parent = np.array([-1 if f.parent is None else vocabulary.index(f.parent) for f in vocabulary.findings], np.int64)
+    depth, above = np.zeros(len(parent), np.int64), parent
+    while (above >= 0).any():
+        depth += above >= 0
+        above = np.where(above >= 0, parent[above], -1)
+    return _Tree(parent, depth, int(depth.max(initial=0)))
 
-    def depth(k: int | None) -> int:
-        steps = 0
-        while k is not None:
-            k, steps = parents[k], steps + 1
-        return steps
 
-    return [(k, p) for k in sorted(range(len(parents)), key=depth, reverse=True) if (p := parents[k]) is not None]
+def _imply_parents(states: NDArray[np.int8], probabilities: NDArray[np.float64], lexicon: Lexicon) -> None:
+    """Let children bear on their parents, in place, from the leaves up."""
+    tree, width = _tree(lexicon.vocabulary), states.shape[1]
+    denies = _flags(width, lexicon.names_parent)
+    state, probability = states.reshape(-1), probabilities.reshape(-1)
+    for level in range(tree.deepest, 0, -1):
+        said = np.flatnonzero(state != UNMENTIONED)
+        child = said[tree.depth[said % width] == level]
+        parent = child + tree.parent[child % width] - child % width
+        for code in (POSITIVE, UNCERTAIN, NEGATIVE):
+            bears = state[child] == code
+            if code == UNCERTAIN:
+                bears &= state[parent] != POSITIVE
+            elif code == NEGATIVE:
+                bears &= denies[child % width] & (state[parent] == UNMENTIONED)
+            raised = parent[bears]
+            probability[raised[state[raised] != code]] = 0.0
+            state[raised] = code
+            np.maximum.at(probability, raised, probability[child[bears]])
+
+
+def _flags(width: int, columns: Iterable[int]) -> NDArray[np.bool_]:
+    out = np.zeros(width, bool)
+    out[list(columns)] = True
+    return out
 
 
 def _with_parents(places: Places, lexicon: Lexicon) -> Places:
     """Add the places of children to their parents, on which they bear."""
-    parent = np.full(len(lexicon.vocabulary), -1)
-    for k, p in _links(lexicon.vocabulary):
-        parent[k] = p
-    denies = np.isin(np.arange(len(parent)), list(lexicon.names_parent))
+    parent = _tree(lexicon.vocabulary).parent
+    denies = _flags(len(parent), lexicon.names_parent)
     place, finding = np.arange(len(places.row)), places.finding
     levels = [(place, finding)]
     while len(place):
@@ -186,25 +202,33 @@ def _with_parents(places: Places, lexicon: Lexicon) -> Places:
 
 
 def _no_finding(
-    state: NDArray[np.int8], probability: NDArray[np.float64], read: NDArray[np.bool_], k: int, harmless: Iterable[int]
+    states: NDArray[np.int8], probabilities: NDArray[np.float64], read: NDArray[np.bool_], k: int, harmless: Iterable[int]
 ) -> None:
     """Set the column of "No Finding", in place; what is harmless does not stand against it."""
-    others = np.delete(state, [k, *harmless], axis=1)
-    chances = np.delete(probability, [k, *harmless], axis=1)
-    present = (others == POSITIVE).any(axis=1) | (state[:, k] == NEGATIVE)
-    possible = ((others == UNCERTAIN) & (chances >= POSSIBLE_FROM)).any(axis=1) | (state[:, k] == UNCERTAIN)
-    own = np.where(np.isin(state[:, k], (NEGATIVE, UNCERTAIN)), probability[:, k], 1.0)
-    asserted = np.where(np.isin(others, (POSITIVE, UNCERTAIN)), chances, 0.0).max(axis=1, initial=0.0)
-    state[:, k] = np.select([~read, present, possible], [UNMENTIONED, NEGATIVE, UNCERTAIN], POSITIVE)
-    probability[:, k] = np.select(
+    count, width = states.shape
+    state, chance = states[:, k], probabilities[:, k]
+    cells = np.flatnonzero((states == POSITIVE) | (states == UNCERTAIN))
+    cells = cells[~_flags(width, [k, *harmless])[cells % width]]
+    row, said, p = cells // width, states.reshape(-1)[cells], probabilities.reshape(-1)[cells]
+    present, possible = state == NEGATIVE, state == UNCERTAIN
+    own = np.where(present | possible, chance, 1.0)
+    present[row[said == POSITIVE]] = True
+    possible[row[(said == UNCERTAIN) & (p >= POSSIBLE_FROM)]] = True
+    asserted = np.zeros(count)
+    np.maximum.at(asserted, row, p)
+    states[:, k] = np.select([~read, present, possible], [UNMENTIONED, NEGATIVE, UNCERTAIN], POSITIVE)
+    probabilities[:, k] = np.select(
         [~read, present | possible], [UNMENTIONED_PROBABILITY, np.minimum(own, 1 - asserted)], NORMAL_PROBABILITY
     )
 
 
 def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> Evidence:
     cell = places.row * shape[1] + places.finding
-    keys = np.stack([cell, places.start, places.end, places.cue, places.state])
-    order = np.unique(keys, axis=1, return_index=True)[1]  # two children of one parent may bring it the same place
+    keys = (cell, (places.start << 31) + places.end, places.cue * len(STATES) + places.state)
+    order = np.lexsort(keys[::-1])
+    # Two children of one parent may bring it the same place.
+    new = np.any([np.diff(key[order], prepend=-1) != 0 for key in keys], axis=0)
+    order = order[new]
     used, codes = np.unique(places.cue, return_inverse=True)
     return Evidence(
         cell=cell[order],

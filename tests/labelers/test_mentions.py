@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from labelers.assertions import load_cues
 from labelers.clauses import find_mentions
-from labelers.mentions import Matcher, normalize
+from labelers.mentions import Matcher
 from labelers.vocabulary import load_vocabulary
 
 LEXICON = load_vocabulary()
@@ -47,16 +46,6 @@ CASES: list[tuple[str, set[tuple[str, str]]]] = [
 def test_mentions(text: str, expected: set[tuple[str, str]]) -> None:
     names = LEXICON.vocabulary.names
     assert {(names[m.finding], text[m.start : m.end]) for m in find_mentions(text, MATCHER, LEXICON)} == expected
-
-
-@given(st.text(max_size=100))
-def test_normal_form_keeps_offsets(text: str) -> None:
-    form, origin = normalize(text)
-    places = origin(np.arange(len(form) + 1)).tolist()
-    assert places == sorted(places)
-    assert places[-1] == len(text)
-    kept = ["\ufffd" if "\ud800" <= c <= "\udfff" else c for c in text]
-    assert all(f in (" ", kept[o], kept[o].lower()) for f, o in zip(form, places, strict=False))
 
 
 @given(st.lists(st.text(st.one_of(st.characters(), st.sampled_from("no effusion-\x01\n ")), max_size=60), max_size=5))

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 import labelers
-from labelers.spelling import Spelling
+from labelers.spelling import slips
 
 WORDS = ("effusion", "effusions", "pneumothorax", "cardiomegaly", "atelectasis", "consolidation", "pleural", "structures")
-SPELLING = Spelling(WORDS)
+SLIPS = slips(WORDS)
 
 
 @pytest.mark.parametrize(
@@ -25,18 +25,16 @@ SPELLING = Spelling(WORDS)
     ],
 )
 def test_one_slip_is_mended(slip: str, word: str) -> None:
-    assert SPELLING.mend(f"no {slip}, no {word}.")[0] == f"no {word}, no {word}."
+    assert SLIPS[slip] == word
 
 
-@pytest.mark.parametrize(
-    "text", ["structure", "plural", "effusions", "infusion", "diffusion", "effusio", "efusionx", "efuson", ""]
-)
-def test_other_words_are_left_alone(text: str) -> None:
-    assert SPELLING.mend(text)[0] == text
+@pytest.mark.parametrize("word", [*WORDS, "structure", "plural", "infusion", "diffusion", "effusio", "efusionx", "efuson", ""])
+def test_other_words_are_left_alone(word: str) -> None:
+    assert word not in SLIPS
 
 
 def test_what_is_near_to_two_words_is_left_alone() -> None:
-    assert Spelling(("stenosis", "stanosis")).mend("stinosis")[0] == "stinosis"
+    assert "stinosis" not in slips(("stenosis", "stanosis"))
 
 
 @pytest.mark.parametrize("text", ["Small left efusion and cardiomegally.", "A  pnuemothorax;\nno consollidation. Efusions-like"])
