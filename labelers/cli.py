@@ -28,7 +28,7 @@ from labelers.io import Gold, open_table, read_gold, read_reports, read_table
 from labelers.io.text import decode
 from labelers.ray_engine import label_on_ray
 from labelers.registry import Labeler, create, listing
-from labelers.run import label_in_batches, label_safely
+from labelers.run import Batch, label_in_batches, label_safely
 from labelers.tree import crosswalk_rows, crosswalk_table, tree_rows, tree_table
 from labelers.types import LabelTable, Report
 from labelers.vocabulary import load_vocabulary
@@ -237,11 +237,11 @@ def _run(arguments: argparse.Namespace) -> None:
     _check_output(arguments.output, [arguments.reports], "the reports")
     count = empty = 0
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
-        with contextlib.closing(_labeled(arguments, labeler, options)) as tables:
-            for table, empty_here in tables:
-                writer.write(table)
-                count, empty = count + len(table), empty + empty_here
-                advance(len(table))
+        with contextlib.closing(_labeled(arguments, labeler, options, writer.encode)) as batches:
+            for batch in batches:
+                writer.append(batch.rows)
+                count, empty = count + batch.reports, empty + batch.empty
+                advance(batch.reports)
         if not count:
             raise InputError(f"{arguments.reports}: expected one report or more, found none")
     note = f" ({empty:,} of them empty: every finding unmentioned)" if empty else ""
@@ -249,13 +249,19 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _labeled(
-    arguments: argparse.Namespace, labeler: Labeler, options: dict[str, str]
-) -> Generator[tuple[LabelTable, int], None, None]:
+    arguments: argparse.Namespace, labeler: Labeler, options: dict[str, str], encode: Callable[[LabelTable], bytes]
+) -> Generator[Batch, None, None]:
     columns = {"text_column": arguments.text_column, "id_column": arguments.id_column}
     if arguments.engine == "ray":
         where = {"jobs": arguments.jobs, "address": arguments.address, "allowed": arguments.allow_host}
-        return label_on_ray(arguments.reports, labeler, arguments.labeler, options, **columns, **where)
-    return label_in_batches(read_reports(arguments.reports, **columns), labeler, arguments.labeler, options, arguments.jobs or 1)
+        with contextlib.closing(
+            label_on_ray(arguments.reports, labeler, arguments.labeler, options, **columns, **where)
+        ) as tables:
+            for table, empty in tables:
+                yield Batch(encode(table), len(table), empty)
+        return
+    reports = read_reports(arguments.reports, **columns)
+    yield from label_in_batches(reports, labeler, arguments.labeler, options, encode, arguments.jobs or 1)
 
 
 def _check_output(output: Path, inputs: Sequence[Path], what: str) -> None:

@@ -254,24 +254,26 @@ class _Trie:
         self._end = np.array(self._ends, np.int64)
         self._inner = np.zeros(len(self._end), bool)
         self._inner[[state for state, _ in self._edges]] = True
+        self._first = np.zeros(self._words, np.int64)  # most words of a text are looked up here alone
+        begins = self._key < self._words
+        self._first[self._key[begins]] = self._next[begins]
 
     def longest(self, words: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
         """Return the longest phrase that begins at each word where one does, that word's place, and its number of words."""
-        place = np.flatnonzero(words >= 0)
-        state = np.zeros(len(place), np.int64)
         phrase, count = np.full(len(words), -1), np.zeros(len(words), np.int64)
-        depth = 0
-        while len(place) and len(self._key):
-            key = state * self._words + words[place + depth]
-            at = np.minimum(np.searchsorted(self._key, key), len(self._key) - 1)
-            there = self._key[at] == key
-            place, state, depth = place[there], self._next[at[there]], depth + 1
+        place = np.flatnonzero(words >= 0)
+        state = self._first[words[place]]
+        place, state = place[state > 0], state[state > 0]
+        depth = 1
+        while len(place):
             ends = self._end[state] >= 0
             phrase[place[ends]], count[place[ends]] = self._end[state[ends]], depth
             goes_on = self._inner[state] & (place + depth < len(words))
             place, state = place[goes_on], state[goes_on]
-            known = words[place + depth] >= 0
-            place, state = place[known], state[known]
+            key = state * self._words + words[place + depth]
+            at = np.minimum(np.searchsorted(self._key, key), len(self._key) - 1)
+            there = (self._key[at] == key) & (words[place + depth] >= 0)
+            place, state, depth = place[there], self._next[at[there]], depth + 1
         found = np.flatnonzero(phrase >= 0)
         return phrase[found], found, count[found]
 

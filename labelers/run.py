@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import Any
+from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
@@ -20,22 +20,42 @@ from labelers.errors import InputError, UsageError
 from labelers.registry import Labeler, create
 from labelers.types import LabelTable, Report
 
-__all__ = ["BATCH", "batches", "create_safely", "empty_texts", "label_in_batches", "label_safely", "worker_pool"]
+__all__ = ["BATCH", "Batch", "batches", "create_safely", "empty_texts", "label_in_batches", "label_safely", "worker_pool"]
 
 BATCH = 1024
 """Reports a batch; fixed, so that the output does not depend on the number of processes."""
 
 
+class Batch(NamedTuple):
+    """What became of a batch of reports.
+
+    Attributes:
+        rows: Its labels, encoded.
+        reports: Number of its reports.
+        empty: Number of those that hold nothing but white space.
+    """
+
+    rows: bytes
+    reports: int
+    empty: int
+
+
 def label_in_batches(
-    reports: Iterable[Report], labeler: Labeler, name: str, options: Mapping[str, str], jobs: int = 1
-) -> Generator[tuple[LabelTable, int], None, None]:
-    """Yield (table, number of empty texts in it) batch by batch, in the order of the reports.
+    reports: Iterable[Report],
+    labeler: Labeler,
+    name: str,
+    options: Mapping[str, str],
+    encode: Callable[[LabelTable], bytes],
+    jobs: int = 1,
+) -> Generator[Batch, None, None]:
+    """Yield labeled batches in the order of the reports.
 
     Args:
         reports: Any number of reports; read no faster than they are labeled.
         labeler: The labeler, used itself when ``jobs`` is 1.
         name: What the worker processes make their own labeler from, as for ``registry.create``.
         options: Likewise.
+        encode: Turns a table into what is to be written, where it was made: ``TableWriter.encode``.
         jobs: Number of processes.
 
     Raises:
@@ -43,18 +63,17 @@ def label_in_batches(
     """
     if jobs == 1:
         for first, batch in batches(reports):
-            yield label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}"), empty_texts(batch)
+            table = label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}")
+            yield Batch(encode(table), len(batch), empty_texts(batch))
         return
-    with worker_pool(jobs, _start_worker, (name, dict(options))) as pool:
-        waiting: deque[tuple[Future[LabelTable], int]] = deque()
+    with worker_pool(jobs, _start_worker, (name, dict(options), encode)) as pool:
+        waiting: deque[Future[Batch]] = deque()
         for first, batch in batches(reports):
-            waiting.append((pool.submit(_label_in_worker, batch, first), empty_texts(batch)))
+            waiting.append(pool.submit(_label_in_worker, [r.report_id for r in batch], [r.text for r in batch], first))
             if len(waiting) > 2 * jobs:
-                future, empty = waiting.popleft()
-                yield future.result(), empty
+                yield waiting.popleft().result()
         while waiting:
-            future, empty = waiting.popleft()
-            yield future.result(), empty
+            yield waiting.popleft().result()
 
 
 @contextlib.contextmanager
@@ -173,18 +192,22 @@ def create_safely(name: str, options: Mapping[str, str]) -> Labeler:
 
 
 _worker: Labeler | UsageError
+_encode: Callable[[LabelTable], bytes]
 
 
-def _start_worker(name: str, options: dict[str, str]) -> None:
+def _start_worker(name: str, options: dict[str, str], encode: Callable[[LabelTable], bytes]) -> None:
     """Make the worker's labeler; what goes wrong is told with the first batch, since the pool would print it."""
-    global _worker
+    global _worker, _encode
+    _encode = encode
     try:
         _worker = create_safely(name, options)
     except UsageError as error:
         _worker = error
 
 
-def _label_in_worker(batch: list[Report], first: int) -> LabelTable:
+def _label_in_worker(ids: list[str], texts: list[str], first: int) -> Batch:
     if isinstance(_worker, UsageError):
         raise _worker
-    return label_safely(_worker, batch, f"reports {first} to {first + len(batch) - 1}")
+    batch = [Report(*one) for one in zip(ids, texts, strict=True)]
+    table = label_safely(_worker, batch, f"reports {first} to {first + len(batch) - 1}")
+    return Batch(_encode(table), len(batch), empty_texts(batch))

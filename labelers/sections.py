@@ -125,7 +125,7 @@ _LINE_WRAP = 50
 
 def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
     """Return the [start, end) of the sentences of a stretch of text, without the space around them."""
-    bounds = [start]
+    spans: list[tuple[int, int]] = []
     begin = line = start
     for match in _END.finditer(text, start, end):
         at = match.end()
@@ -136,18 +136,24 @@ def sentences(text: str, start: int, end: int) -> list[tuple[int, int]]:
         else:  # behind a word that is longer than any abbreviation a full stop ends the sentence
             ends = last != "." or (at - 8 >= begin and text[at - 8 : at - 1].isalpha()) or _full_stop_ends(text, begin, at, end)
         if ends:
-            bounds.append(at)
+            first = begin + 1 if text[begin] == " " else begin
+            if last == "\n" or text[first].isspace():
+                _append(spans, text, begin, at)
+            else:  # as nearly always, one space before the sentence and none behind it
+                spans.append((first, at))
             begin = at
-    bounds.append(end)
-    spans = []
-    for begin, at in pairwise(bounds):
-        while begin < at and text[begin].isspace():
-            begin += 1
-        while begin < at and text[at - 1].isspace():
-            at -= 1
-        if begin < at:
-            spans.append((begin, at))
+    _append(spans, text, begin, end)
     return spans
+
+
+def _append(spans: list[tuple[int, int]], text: str, begin: int, end: int) -> None:
+    """Add a stretch without the space around it, if there is anything else in it."""
+    while begin < end and text[begin].isspace():
+        begin += 1
+    while begin < end and text[end - 1].isspace():
+        end -= 1
+    if begin < end:
+        spans.append((begin, end))
 
 
 def _full_stop_ends(text: str, begin: int, at: int, end: int) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,15 +40,12 @@ class Context:
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
-        texts: list[str] = []
-        where: list[tuple[int, int, int]] = []
-        for number, report in enumerate(reports):
-            text = report.text
-            for section, start, end in split_report(text):
-                texts.append(text[start:end])
-                where.append((number, start, section))
+        spans = [split_report(report.text) for report in reports]
+        texts = [report.text[start:end] for report, found in zip(reports, spans, strict=True) for _, start, end in found]
         numbers = self._analyse(texts)
-        row, offset, kind = np.array(where, np.int64).reshape(-1, 3).T
+        row = np.repeat(np.arange(len(reports)), [len(found) for found in spans])
+        flat = np.fromiter(chain.from_iterable(chain.from_iterable(spans)), np.int64, 3 * len(texts))
+        kind, offset, _ = flat.reshape(-1, 3).T
         count = self._first[numbers + 1] - self._first[numbers]
         sentence = np.repeat(np.arange(len(numbers)), count)
         within = np.arange(len(sentence)) - np.repeat(np.cumsum(count) - count, count)

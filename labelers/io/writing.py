@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import io
 import json
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -126,32 +128,35 @@ class _Source:
 
 
 class TableWriter:
-    """Writes the tables of one labeler one after another; made by ``open_table``."""
+    """Writes the tables of one labeler one after another; made by ``open_table``.
+
+    Attributes:
+        encode: Turns tables of this labeler and vocabulary into the bytes that ``append`` takes; other processes can do that part.
+    """
 
     def __init__(self, path: Path, parquet: bool, labeler: Any, format: Format, blank: LabelTable | None, told: bool) -> None:
-        self.vocabulary: Vocabulary = labeler.vocabulary
         self._labeler = labeler
-        self._format = format
-        self._long = _TOLD if told else _LONG
         self._blank = blank if parquet and format == "long" else None
+        self.encode = _Encoder(labeler.vocabulary, parquet, format, self._blank, _TOLD if told else _LONG)
         self._parquet: pq.ParquetWriter | None = None
         self._file = None if parquet else path.open("w", encoding="utf-8", newline="")
-        self._csv = None if self._file is None else csv.writer(self._file)
-        self._path = path
-        if self._csv is not None:
-            self._csv.writerow(self._header())
+        if self._file is not None:
+            csv.writer(self._file).writerow(self.encode.header())
         else:
-            schema = self._schema().with_metadata({METADATA_KEY: json.dumps(self._metadata()).encode()})
+            schema = self.encode.schema().with_metadata({METADATA_KEY: json.dumps(self._metadata()).encode()})
             self._parquet = pq.ParquetWriter(path, schema, compression="zstd")
 
     def write(self, table: LabelTable) -> None:
         """Append the rows of a table of this labeler and vocabulary."""
-        if table.vocabulary != self.vocabulary:
-            raise ValueError("the table's vocabulary is not the writer's")
+        self.append(self.encode(table))
+
+    def append(self, rows: bytes) -> None:
+        """Append rows that ``encode`` has made."""
         if self._parquet is not None:
-            self._parquet.write_table(self._arrow(table))
-        elif self._csv is not None:
-            self._csv.writerows(self._rows(table))
+            with pa.ipc.open_stream(rows) as stream:
+                self._parquet.write_table(stream.read_all())
+        elif self._file is not None:
+            self._file.write(rows.decode("utf-8"))
 
     def close(self) -> None:
         """Finish the file."""
@@ -168,10 +173,10 @@ class TableWriter:
             "labeler_version": self._labeler.version,
             "parents": list(getattr(self._labeler, "parents", ())),
             "vocabulary": {
-                "name": self.vocabulary.name,
-                "version": self.vocabulary.version,
-                "hash": self.vocabulary.digest,
-                "findings": [{"name": f.name, "parent": f.parent} for f in self.vocabulary.findings],
+                "name": self._labeler.vocabulary.name,
+                "version": self._labeler.vocabulary.version,
+                "hash": self._labeler.vocabulary.digest,
+                "findings": [{"name": f.name, "parent": f.parent} for f in self._labeler.vocabulary.findings],
             },
             "unmentioned": None
             if blank is None
@@ -181,25 +186,49 @@ class TableWriter:
             },
         }
 
-    def _header(self) -> list[str]:
-        if self._format == "long":
+
+@dataclass(frozen=True, eq=False)
+class _Encoder:
+    """Turns tables into rows of one file: an Arrow stream for Parquet, text for CSV."""
+
+    vocabulary: Vocabulary
+    parquet: bool
+    format: Format
+    blank: LabelTable | None
+    long: pa.Schema
+
+    def __call__(self, table: LabelTable) -> bytes:
+        if table.vocabulary != self.vocabulary:
+            raise ValueError("the table's vocabulary is not the writer's")
+        if not self.parquet:
+            text = io.StringIO(newline="")
+            csv.writer(text).writerows(self._rows(table))
+            return text.getvalue().encode("utf-8")
+        rows = self._arrow(table)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, rows.schema) as stream:
+            stream.write_table(rows)
+        return bytes(sink.getvalue().to_pybytes())
+
+    def header(self) -> list[str]:
+        if self.format == "long":
             return list(_LONG.names)
-        if self._format == "chexpert":
+        if self.format == "chexpert":
             return ["report_id", *CHEXPERT]
         return ["report_id", *(name + suffix for name in self.vocabulary.names for suffix in ("", ":state"))]
 
-    def _schema(self) -> pa.Schema:
-        if self._format == "long":
-            return self._long
+    def schema(self) -> pa.Schema:
+        if self.format == "long":
+            return self.long
         text, number = pa.string(), pa.float32()
         types = {"report_id": text}
-        return pa.schema([(n, types.get(n, text if n.endswith(":state") else number)) for n in self._header()])
+        return pa.schema([(n, types.get(n, text if n.endswith(":state") else number)) for n in self.header()])
 
     def _rows(self, table: LabelTable) -> Iterator[list[str]]:
-        if self._format == "chexpert":
+        if self.format == "chexpert":
             for report_id, states in zip(table.report_ids, chexpert_states(table), strict=True):
                 yield [report_id, *(CHEXPERT_VALUES[int(s)] for s in states)]
-        elif self._format == "wide":
+        elif self.format == "wide":
             for report_id, states, values in zip(table.report_ids, table.state, table.probability, strict=True):
                 cells = ((f"{p:.6g}", STATES[s]) for p, s in zip(values, states, strict=True))
                 yield [report_id, *(text for cell in cells for text in cell)]
@@ -214,10 +243,10 @@ class TableWriter:
                 ]
 
     def _arrow(self, table: LabelTable) -> pa.Table:
-        if self._format == "long":
-            return _arrow_long(table, self._blank, self._long)
+        if self.format == "long":
+            return _arrow_long(table, self.blank, self.long)
         columns: list[pa.Array] = [pa.array(table.report_ids, pa.string())]
-        if self._format == "chexpert":
+        if self.format == "chexpert":
             values = np.array([1.0, 0.0, -1.0, np.nan], np.float32)[chexpert_states(table)]
             columns += [pa.array(column, pa.float32(), from_pandas=True) for column in values.T]
         else:
@@ -226,7 +255,7 @@ class TableWriter:
                     pa.array(table.probability[:, k]),
                     pa.array(np.array(STATES, object)[table.state[:, k]], pa.string()),
                 ]
-        return pa.Table.from_arrays(columns, schema=self._schema())
+        return pa.Table.from_arrays(columns, schema=self.schema())
 
 
 def _arrow_long(table: LabelTable, blank: LabelTable | None, schema: pa.Schema) -> pa.Table:
