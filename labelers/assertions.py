@@ -171,7 +171,7 @@ class Reader:
     """
 
     def __init__(self, lexicon: Lexicon, cues: CueSet) -> None:
-        """Compile vocabulary and cues into one automaton."""
+        """Compile vocabulary and cues together."""
         self.matcher = Matcher.of(lexicon, cues.phrases)
         self.patterns = Patterns(self.matcher, lexicon.patterns)
         self.cue_names = tuple(dict.fromkeys([*cues.base, *(cue.name for cue in cues.cues)]))

@@ -186,7 +186,7 @@ class Patterns:
     """What an anatomical class and a class of observations say together, by their numbers in ``Kinds``.
 
     Attributes:
-        matcher: The automaton whose classes are meant.
+        matcher: The phrases whose classes are meant.
         patterns: As in the lexicon.
     """
 

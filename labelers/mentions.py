@@ -1,4 +1,4 @@
-"""Sentences + vocabulary -> phrases with character offsets, in one pass of an automaton over a whole batch of sentences."""
+"""Sentences + vocabulary -> phrases with character offsets, for a whole batch of sentences at once."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Lists(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Kinds:
-    """What the phrases of an automaton mean, as arrays over them.
+    """What the phrases of a matcher mean, as arrays over them.
 
     Attributes:
         groups: Groups of the grammar, as bits of ``GROUPS``, int64.
@@ -130,7 +130,7 @@ class Tokens(NamedTuple):
 
     Attributes:
         sentence: Number of the sentence, from 0, int64.
-        phrase: Position of the phrase in the automaton.
+        phrase: Position of the phrase in the matcher.
         start: First code point in the sentence as given.
         end: One past the last.
     """
@@ -180,7 +180,7 @@ class Matcher:
 
     @classmethod
     def of(cls, lexicon: Lexicon, cues: Mapping[str, Phrase] | None = None) -> Matcher:
-        """Compile a vocabulary, with cues and grammar where given, into one automaton."""
+        """Compile a vocabulary, with cues and grammar where given."""
         phrases = dict(cues or {})
         blank = Phrase()
         for text, targets in lexicon.terms.items():
