@@ -8,7 +8,8 @@ from itertools import chain
 import numpy as np
 from numpy.typing import NDArray
 
-from labelers.assertions import GENERAL_CUES, Assertions, Reader, load_cues
+from labelers.assertions import GENERAL_CUES, Assertions, Reader
+from labelers.cues import load_cues
 from labelers.sections import IMPRESSION, split_report
 from labelers.soften import FINDINGS_RANK, GENERAL_RANK, IMPRESSION_RANK, Places, soften
 from labelers.types import LabelTable, Report, Vocabulary

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from labelers.assertions import load_cues
 from labelers.clauses import Clauses, Patterns, named_places
+from labelers.cues import load_cues
 from labelers.mentions import Matcher
 from labelers.sections import split_report
 from labelers.soften import FINDINGS_RANK, Places, soften

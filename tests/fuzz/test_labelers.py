@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labelers import Labeler, LabelTable, Report, create
-from labelers.assertions import load_cues
+from labelers.cues import load_cues
 from labelers.testing import check_labeler
 from labelers.vocabulary import load_vocabulary
 from tests.fuzz import budget

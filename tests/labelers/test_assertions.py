@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 import pytest
 
-from labelers.assertions import POSITIVE_FROM, Reader, load_cues
+from labelers.assertions import POSITIVE_FROM, Reader
+from labelers.cues import load_cues
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN
 from labelers.vocabulary import load_vocabulary
 

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 import labelers
-from labelers.assertions import Reader, load_cues
+from labelers.assertions import Reader
+from labelers.cues import load_cues
 from labelers.types import ATTRIBUTES
 from labelers.vocabulary import load_vocabulary
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelers.assertions import load_cues
 from labelers.clauses import find_mentions
+from labelers.cues import load_cues
 from labelers.mentions import Matcher
 from labelers.vocabulary import load_vocabulary
 
