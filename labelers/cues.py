@@ -8,13 +8,12 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
-import yaml
-
-from labelers.mentions import Phrase
+from labelers.errors import InputError
+from labelers.mentions import GROUPS, Phrase
 from labelers.types import ATTRIBUTES
-from labelers.vocabulary import normal_phrase
+from labelers.vocabulary import decode_yaml, line_of, normal_phrase
 
-__all__ = ["Cue", "CueSet", "load_cues"]
+__all__ = ["Cue", "CueSet", "load_cues", "read_cues"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +26,7 @@ class Cue:
         probability: P(finding present) that it conveys.
         scope: forward, backward, forward_first, backward_first, both or alternatives.
         reach: next (one mention), adjacent (one that follows at once), part (not beyond its part of the clause), list (across
-            the commas of a list) or empty.
+            the commas of a list), statement (a denial of a statement that may be a denial itself) or empty.
         chronic: Probability where the finding persists once acquired (historical cues).
     """
 
@@ -48,19 +47,38 @@ class CueSet:
     base: Mapping[str, float]
 
 
+_EFFECTS = ("negative", "uncertain", "positive", "affirmed", "historical")
+_SCOPES = ("forward", "backward", "forward_first", "backward_first", "both", "alternatives")
+_REACHES = ("next", "adjacent", "part", "list", "statement")
+_BASE = ("affirmed", "normal", "no abnormality", "borderline")
+_WORDS: dict[str, Sequence[str]] = {"effect": _EFFECTS, "scope": _SCOPES, "reach": _REACHES, "change": ATTRIBUTES["change"][1:]}
+_NEEDED = ("cue", "effect", "probability", "scope", "phrases")
+_GRAMMAR, _ATTRIBUTES = "grammar.yaml", "attributes.yaml"
+
+
 @cache
 def load_cues() -> CueSet:
     """Load the shipped cue resource; it is the same for every vocabulary."""
     folder = importlib.resources.files("labelers.resources") / "cues"
     files = sorted((entry for entry in folder.iterdir() if entry.name.endswith(".yaml")), key=lambda entry: entry.name)
-    data = {file.name: yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.CSafeLoader) for file in files}
-    grammar = data.pop("grammar.yaml")
-    attributes = data.pop("attributes.yaml")
-    base = grammar.pop("base")
-    fillers = grammar.pop("fillers")
+    return read_cues({file.name: file.read_text(encoding="utf-8") for file in files})
+
+
+def read_cues(texts: Mapping[str, str]) -> CueSet:
+    """Read the files of a cue resource.
+
+    Args:
+        texts: Name of each file -> its YAML; ``grammar.yaml`` and ``attributes.yaml`` are among them, all others list cues.
+
+    Raises:
+        InputError: One of them is broken; the message names file, line and remedy.
+    """
+    data = {name: _checked(name, decode_yaml(text, name, "cue")) for name, text in texts.items()}
+    grammar, attributes = data.pop(_GRAMMAR), data.pop(_ATTRIBUTES)
+    fillers = grammar["fillers"]
     phrases: dict[str, Phrase] = {}
-    for group, words in grammar.items():
-        for text in words:
+    for group in (key for key in grammar if key in GROUPS):
+        for text in grammar[group]:
             form = text if text.startswith(" ") else normal_phrase(text)
             known = phrases.get(form, Phrase())
             phrases[form] = replace(known, grammar=known.grammar | {group})
@@ -69,7 +87,79 @@ def load_cues() -> CueSet:
         for item in file["cues"]:
             _add_cue(item, fillers, cues, phrases)
     _add_attributes(attributes, fillers, phrases)
-    return CueSet(tuple(cues), phrases, base)
+    return CueSet(tuple(cues), phrases, grammar["base"])
+
+
+def _checked(file: str, data: object) -> dict[str, Any]:
+    """Return what a file holds, once it is all that is needed of that file."""
+    if file == _GRAMMAR:
+        out = _mapping(file, "the file", data, (*GROUPS, "base", "fillers"))
+        for group in GROUPS:
+            _phrases(file, out, group)
+        for name, value in _mapping(file, "base", out["base"], _BASE, out, "base").items():
+            _probability(file, out["base"], name, value)
+        for name in _mapping(file, "fillers", out["fillers"], None, out, "fillers"):
+            _phrases(file, out["fillers"], name)
+        return out
+    if file == _ATTRIBUTES:
+        out = _mapping(file, "the file", data, tuple(ATTRIBUTES))
+        for name, values in ATTRIBUTES.items():
+            for value in _mapping(file, name, out[name], (), out, name, values[1:]):
+                _phrases(file, out[name], value)
+        return out
+    out = _mapping(file, "the file", data, ("cues",))
+    if not isinstance(out["cues"], list):
+        raise _error(file, "key 'cues'", "a list of cues", out, "cues")
+    for n, item in enumerate(out["cues"]):
+        cue = _mapping(file, f"cue {n + 1}", item, _NEEDED, out["cues"], n, ("reach", "change", "chronic"))
+        for key, words in _WORDS.items():
+            if key in cue and cue[key] not in words:
+                raise _error(file, f"key '{key}'", f"one of {', '.join(words)}", cue, key)
+        if not isinstance(cue["cue"], str):
+            raise _error(file, "key 'cue'", 'a name in words (quote "no")', cue, "cue")
+        for key in ("probability", "chronic"):
+            _probability(file, cue, key, cue.get(key, 0.0))
+        _phrases(file, cue, "phrases")
+    return out
+
+
+def _error(file: str, where: str, expected: str, data: object = None, key: object = None) -> InputError:
+    return InputError(f"{file}: {line_of(data, key)}{where}: expected {expected}; correct the cue file")
+
+
+def _mapping(
+    file: str,
+    where: str,
+    value: object,
+    needed: Sequence[str] | None,
+    data: object = None,
+    key: object = None,
+    allowed: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return a mapping that has the keys that are needed, where they are given, and no others but those allowed."""
+    if not isinstance(value, dict):
+        raise _error(file, where, f"a mapping, got {type(value).__name__}", data, key)
+    if needed is not None:
+        unknown = [name for name in value if name not in (*needed, *allowed)]
+        if unknown:
+            raise _error(file, f"{where}, key '{unknown[0]}'", f"a key among {', '.join((*needed, *allowed))}", value, unknown[0])
+        missing = [name for name in needed if name not in value]
+        if missing:
+            raise _error(file, where, f"the key '{missing[0]}'", value)
+    return value
+
+
+def _phrases(file: str, data: Mapping[str, Any], key: str) -> None:
+    if not isinstance(data[key], list):
+        raise _error(file, f"key '{key}'", "a list of phrases", data, key)
+    for n, phrase in enumerate(data[key]):
+        if not isinstance(phrase, str) or not phrase.strip():
+            raise _error(file, f"key '{key}'", "phrases in words (quote yes, no and numbers)", data[key], n)
+
+
+def _probability(file: str, data: object, key: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise _error(file, f"key '{key}'", "a number from 0 to 1", data, key)
 
 
 def _add_cue(item: Mapping[str, Any], fillers: Mapping[str, Sequence[str]], cues: list[Cue], phrases: dict[str, Phrase]) -> None:

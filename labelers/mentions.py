@@ -210,11 +210,12 @@ class Matcher:
     def _tokens(self, sentences: Sequence[str], length: NDArray[np.int64], first: int) -> Tokens:
         words = cut(_BETWEEN.join(sentences) + _BETWEEN)
         phrase, begin, count = self._trie.longest(self._lexemes.numbers(words))
-        kept, last = [], 0
-        for k, (start, stop) in enumerate(zip(begin.tolist(), (begin + count).tolist(), strict=True)):
-            if start >= last:
-                kept.append(k)
-                last = stop
+        following = np.searchsorted(begin, begin + count).tolist()  # the first one that begins where this one has ended
+        taken, k = [], 0
+        while k < len(following):
+            taken.append(k)
+            k = following[k]
+        kept = np.array(taken, np.int64)
         phrase, begin, end = phrase[kept], words.start[begin[kept]], words.end[(begin + count)[kept] - 1]
         base = np.cumsum(length) - length
         sentence = np.searchsorted(base, begin, "right") - 1

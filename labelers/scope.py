@@ -200,7 +200,8 @@ class Reach:
         """Let a cue that stands behind a token bear on it; p is the number of the cue's part."""
         cue = self._cues[c]
         if cue.effect == "negative":
-            self.denial[k], self.denial_part[k] = c, p
+            denied = self.denial[k] >= 0 and self._cues[self.denial[k]].reach == "statement"
+            self.denial[k], self.denial_part[k] = -1 if denied else c, p
         elif cue.effect == "affirmed":
             self.denial[k] = -1
         elif cue.effect == "historical":

@@ -224,7 +224,7 @@ def _no_finding(
 
 def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> Evidence:
     cell = places.row * shape[1] + places.finding
-    keys = (cell, (places.start << 31) + places.end, places.cue * len(STATES) + places.state)
+    keys = _joined([cell, places.start, places.end, places.cue * len(STATES) + places.state])
     order = np.lexsort(keys[::-1])
     # Two children of one parent may bring it the same place.
     new = np.any([np.diff(key[order], prepend=-1) != 0 for key in keys], axis=0)
@@ -240,3 +240,16 @@ def _evidence(places: Places, shape: tuple[int, int], cues: tuple[str, ...]) -> 
         probability=places.probability[order].astype(np.float32),
         attributes=None if places.attributes is None else places.attributes[order],
     )
+
+
+def _joined(keys: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """Join keys of a sort into as few as 63 bits hold, which is faster to sort by; the first counts most."""
+    out, size = [keys[0]], int(keys[0].max(initial=0)) + 1
+    for key in keys[1:]:
+        span = int(key.max(initial=0)) + 1
+        if size * span < 2**63:
+            out[-1], size = out[-1] * span + key, size * span
+        else:
+            out.append(key)
+            size = span
+    return out

@@ -203,6 +203,43 @@ class _Loader(yaml.CSafeLoader):
             seen.add(str(key.value))
         return dict(super().construct_mapping(node, deep))
 
+    def mapping(self, node: yaml.MappingNode) -> Mapped:
+        """Build a mapping that knows where its keys stand."""
+        out = Mapped(self.construct_mapping(node, deep=True))
+        marks = [key.start_mark for key, _ in node.value]
+        out.lines = {name: mark.line + 1 for name, mark in zip(out, marks, strict=True)}
+        return out
+
+    def sequence(self, node: yaml.SequenceNode) -> Listed:
+        """Build a list that knows where its entries stand."""
+        out = Listed(self.construct_sequence(node, deep=True))
+        out.lines = dict(enumerate(entry.start_mark.line + 1 for entry in node.value))
+        return out
+
+
+class Mapped(dict[Any, Any]):
+    """A mapping of a YAML file, with the line of each key."""
+
+    lines: dict[Any, int]
+
+
+class Listed(list[Any]):
+    """A list of a YAML file, with the line of each entry by its position."""
+
+    lines: dict[Any, int]
+
+
+Mapped.__name__, Listed.__name__ = "dict", "list"  # what an error calls them
+_Loader.add_constructor("tag:yaml.org,2002:map", _Loader.mapping)
+_Loader.add_constructor("tag:yaml.org,2002:seq", _Loader.sequence)
+
+
+def line_of(data: object, key: object = None) -> str:
+    """Return "line N: " for a key or position of what ``decode_yaml`` gave, or for its first one; "" where there is none."""
+    lines: dict[Any, int] = getattr(data, "lines", {})
+    line = lines.get(key, next(iter(lines.values()), 0) if key is None else 0)
+    return f"line {line}: " if line else ""
+
 
 def decode_yaml(text: str, path: str, what: str) -> object:
     """Read YAML that a user wrote: plain data, each key once, no deep nesting and no endless words.
@@ -285,52 +322,54 @@ class _Reader:
         self._check_findings(data)
         return data
 
-    def _error(self, where: str, expected: str) -> InputError:
-        return InputError(f"{self.path}: {where}: expected {expected}; correct the vocabulary file")
+    def _error(self, where: str, expected: str, data: object = None, key: object = None) -> InputError:
+        """Return the complaint about a key or entry of a part of the file."""
+        return InputError(f"{self.path}: {line_of(data, key)}{where}: expected {expected}; correct the vocabulary file")
 
     def _extended(self, data: Mapping[str, Any]) -> str:
         name, known = data["extends"], sorted(_shipped())
         if not isinstance(name, str) or name not in known:
             got = f"'{name}'" if isinstance(name, str) else type(name).__name__
-            raise self._error("key 'extends'", f"a shipped vocabulary ({', '.join(known)}), got {got}")
+            raise self._error("key 'extends'", f"a shipped vocabulary ({', '.join(known)}), got {got}", data, "extends")
         return name
 
-    def _mapping(self, value: object, where: str, keys: set[str]) -> dict[str, Any]:
+    def _mapping(self, value: object, where: str, keys: set[str], data: object = None, key: object = None) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise self._error(where, f"a mapping with keys among {', '.join(sorted(keys))}, got {type(value).__name__}")
+            expected = f"a mapping with keys among {', '.join(sorted(keys))}, got {type(value).__name__}"
+            raise self._error(where, expected, data, key)
         unknown = [str(key) for key in value if key not in keys]
         if unknown:
-            raise self._error(f"{where}, key '{unknown[0]}'", f"a key among {', '.join(sorted(keys))}")
+            raise self._error(f"{where}, key '{unknown[0]}'", f"a key among {', '.join(sorted(keys))}", value, unknown[0])
         return value
 
     def _list(self, data: Mapping[str, Any], key: str, where: str) -> list[Any]:
         value = data.get(key, [])
         if not isinstance(value, list):
-            raise self._error(f"{where}key '{key}'", f"a list, got {type(value).__name__}")
+            raise self._error(f"{where}key '{key}'", f"a list, got {type(value).__name__}", data, key)
         return value
 
     def _phrases(self, data: Mapping[str, Any], key: str, where: str) -> list[str]:
         phrases = []
-        for phrase in self._list(data, key, where):
+        for n, phrase in enumerate(self._list(data, key, where)):
             if not isinstance(phrase, str) or not phrase.strip():
-                raise self._error(
-                    f"{where}key '{key}'", f"phrases in words (quote yes, no and numbers), got {type(phrase).__name__}"
-                )
+                expected = f"phrases in words (quote yes, no and numbers), got {type(phrase).__name__}"
+                raise self._error(f"{where}key '{key}'", expected, data[key], n)
             phrases.append(normal_phrase(phrase))
         return phrases
 
     def _check_findings(self, data: Mapping[str, Any]) -> None:
         entries = self._list(data, "findings", "")
         if not entries and "extends" not in data:
-            raise self._error("key 'findings'", "a list of one finding or more")
+            raise self._error("key 'findings'", "a list of one finding or more", data, "findings")
         for k, entry in enumerate(entries, start=1):
-            entry = self._mapping(entry, f"findings, entry {k}", _FINDING_KEYS)
+            entry = self._mapping(entry, f"findings, entry {k}", _FINDING_KEYS, entries, k - 1)
             name, parent = entry.get("name"), entry.get("parent")
             if not isinstance(name, str) or not isinstance(parent, str | None):
-                raise self._error(f"findings, entry {k}", "'name' (and 'parent', where given) in words")
+                expected = "'name' (and 'parent', where given) in words"
+                raise self._error(f"findings, entry {k}", expected, entries, k - 1)
             for key in _FLAGS:
                 if not isinstance(entry.get(key, False), bool):
-                    raise self._error(f"findings, '{name}', key '{key}'", "true or false")
+                    raise self._error(f"findings, '{name}', key '{key}'", "true or false", entry, key)
 
     def _merged(self, layers: list[dict[str, Any]]) -> tuple[Finding, ...]:
         """Return the findings of all layers; one that a later layer names again keeps its place and its parent."""
@@ -347,6 +386,8 @@ class _Reader:
                     raise self._error(
                         f"findings, '{name}', key '{changed[0]}'",
                         f"{', '.join(_PHRASE_KEYS)} alone, since '{layers[0].get('name')}' defines this finding already",
+                        entry,
+                        changed[0],
                     )
             known |= {finding.name for finding in findings}
         return tuple(findings)
@@ -356,7 +397,7 @@ class _Reader:
         name = data.get("name", Path(self.path).stem)
         version = data.get("version", "1")
         if not isinstance(name, str) or not isinstance(version, str | int | float):
-            raise self._error("keys 'name' and 'version'", "words")
+            raise self._error("keys 'name' and 'version'", "words", data, "version" if isinstance(name, str) else "name")
         content = data if len(layers) == 1 else layers
         digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:16]
         try:
@@ -367,11 +408,12 @@ class _Reader:
     def _classes(self, data: Mapping[str, Any], key: str, kind: int) -> None:
         groups = data.get(key, {})
         if not isinstance(groups, dict):
-            raise self._error(f"key '{key}'", "a mapping from class to phrases")
+            raise self._error(f"key '{key}'", "a mapping from class to phrases", data, key)
         out = (self.anatomy, self.observations)[kind]
         for name in groups:
             if not isinstance(name, str):
-                raise self._error(f"key '{key}'", f"classes in words (quote yes, no and numbers), got {type(name).__name__}")
+                expected = f"classes in words (quote yes, no and numbers), got {type(name).__name__}"
+                raise self._error(f"key '{key}'", expected, groups, name)
             self.classes[kind].add(name)
             for phrase in self._phrases(groups, name, f"{key}, "):
                 for form in dict.fromkeys((phrase, _british(phrase))):
@@ -385,10 +427,11 @@ class _Reader:
         for phrase in self._phrases(rule, terms, where):
             for form in forms(phrase):
                 self.terms.setdefault(form, set()).update(targets)
-        for pattern in self._phrases(rule, patterns, where):
+        for n, pattern in enumerate(self._phrases(rule, patterns, where)):
             pair = tuple(part.strip() for part in pattern.split("+"))
             if len(pair) != 2 or pair[0] not in self.classes[0] or pair[1] not in self.classes[1]:
-                raise self._error(f"{where}key '{patterns}'", "'ANATOMY + OBSERVATION', both classes of this file")
+                expected = "'ANATOMY + OBSERVATION', both classes of this file"
+                raise self._error(f"{where}key '{patterns}'", expected, rule[patterns], n)
             self.patterns.setdefault((pair[0], pair[1]), set()).update(targets)
 
     def _finding_rules(self, k: int, entry: Mapping[str, Any]) -> None:
@@ -399,7 +442,7 @@ class _Reader:
 
     def _shared(self, data: Mapping[str, Any]) -> None:
         for n, rule in enumerate(self._list(data, "shared", ""), start=1):
-            rule = self._mapping(rule, f"shared, entry {n}", _SHARED_KEYS)
+            rule = self._mapping(rule, f"shared, entry {n}", _SHARED_KEYS, data["shared"], n - 1)
             self._add(
                 rule,
                 f"shared, entry {n}, ",
@@ -410,7 +453,7 @@ class _Reader:
         for key, role in (("normal", DENIED), ("unaffected", UNAFFECTED)):
             for n, rule in enumerate(self._list(data, key, ""), start=1):
                 where = f"{key}, entry {n}, "
-                rule = self._mapping(rule, f"{key}, entry {n}", _NORMAL_KEYS)
+                rule = self._mapping(rule, f"{key}, entry {n}", _NORMAL_KEYS, data[key], n - 1)
                 denied = [Target(k, role) for k in self._columns(rule, "denies", where)]
                 affirmed = [Target(k, role, affirms=True) for k in self._columns(rule, "affirms", where)]
                 self._add(rule, where, denied + affirmed)
@@ -422,10 +465,10 @@ class _Reader:
 
     def _columns(self, rule: Mapping[str, Any], key: str, where: str) -> list[int]:
         names = self._list(rule, key, where)
-        for name in names:
+        for n, name in enumerate(names):
             if not isinstance(name, str) or name not in self.names:
                 got = f"'{name}'" if isinstance(name, str) else type(name).__name__
-                raise self._error(f"{where}key '{key}'", f"names of findings of this file, got {got}")
+                raise self._error(f"{where}key '{key}'", f"names of findings of this file, got {got}", names, n)
         return [self.names[name] for name in names]
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Lexemes", "Words", "cut"]
+__all__ = ["Lexemes", "Words", "code_points", "cut"]
 
 _BASE = 0x9E3779B97F4A7C15
 _INVERSE = pow(_BASE, -1, 2**64)
@@ -60,11 +60,10 @@ def cut(text: str) -> Words:
 
 def _kinds(text: str) -> tuple[NDArray[np.uint8] | NDArray[np.uint32], NDArray[np.bool_], NDArray[np.bool_]]:
     """Return the code points, and of each whether it is a letter or digit, and whether it is a space."""
-    if text.isascii():
-        ascii_codes = np.frombuffer(text.encode("ascii"), np.uint8)
-        return ascii_codes, _LETTER[ascii_codes], _SPACE[ascii_codes]
-    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32).copy()
-    codes[codes == _CURLED] = _APOSTROPHE
+    codes = code_points(text)
+    if codes.dtype == np.uint8:
+        return codes, _LETTER[codes], _SPACE[codes]
+    codes = np.where(codes == _CURLED, np.uint32(_APOSTROPHE), codes)
     low = np.minimum(codes, 127)
     letter, space = _LETTER[low], _SPACE[low]
     high = np.flatnonzero(codes >= 128)
@@ -73,6 +72,13 @@ def _kinds(text: str) -> tuple[NDArray[np.uint8] | NDArray[np.uint32], NDArray[n
     letter[high] = np.array([sign.isalnum() for sign in signs], bool)[which]
     space[high] = np.array([sign.isspace() for sign in signs], bool)[which]
     return codes, letter, space
+
+
+def code_points(text: str) -> NDArray[np.uint8] | NDArray[np.uint32]:
+    """Return the code points of a text, read-only: uint8 where all of them are ASCII, else uint32."""
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
 
 
 _LETTER = np.array([chr(code).isalnum() for code in range(128)])

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labelers.assertions import GENERAL_CUES, Assertions, Reader
 from labelers.cues import load_cues
-from labelers.sections import IMPRESSION, split_report
+from labelers.sections import IMPRESSION, split_reports
 from labelers.soften import FINDINGS_RANK, GENERAL_RANK, IMPRESSION_RANK, Places, soften
 from labelers.types import LabelTable, Report, Vocabulary
 from labelers.vocabulary import load_vocabulary
@@ -41,12 +40,8 @@ class Context:
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
-        spans = [split_report(report.text) for report in reports]
-        texts = [report.text[start:end] for report, found in zip(reports, spans, strict=True) for _, start, end in found]
+        texts, row, kind, offset, _ = split_reports([report.text for report in reports])
         numbers = self._analyse(texts)
-        row = np.repeat(np.arange(len(reports)), [len(found) for found in spans])
-        flat = np.fromiter(chain.from_iterable(chain.from_iterable(spans)), np.int64, 3 * len(texts))
-        kind, offset, _ = flat.reshape(-1, 3).T
         count = self._first[numbers + 1] - self._first[numbers]
         sentence = np.repeat(np.arange(len(numbers)), count)
         within = np.arange(len(sentence)) - np.repeat(np.cumsum(count) - count, count)

@@ -9,7 +9,7 @@ import numpy as np
 from labelers.clauses import Clauses, Patterns, named_places
 from labelers.cues import load_cues
 from labelers.mentions import Matcher
-from labelers.sections import split_report
+from labelers.sections import split_reports
 from labelers.soften import FINDINGS_RANK, Places, soften
 from labelers.types import NEGATIVE, POSITIVE, LabelTable, Report, Vocabulary
 from labelers.vocabulary import ABNORMAL, BORDERLINE, PRESENT, load_vocabulary
@@ -39,9 +39,8 @@ class Keywords:
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label reports; a row depends on its own report alone."""
-        spans = [(row, start, end) for row, report in enumerate(reports) for _, start, end in split_report(report.text)]
-        row, offset = np.array([(row, start) for row, start, _ in spans], np.int64).reshape(-1, 2).T
-        tokens = self._matcher.tokens([reports[row].text[start:end] for row, start, end in spans])
+        texts, row, _, offset, _ = split_reports([report.text for report in reports])
+        tokens = self._matcher.tokens(texts)
         found = named_places(Clauses(tokens, self._matcher.kinds), self._patterns)
         targets = self._matcher.kinds.every_target
         mentions = np.array([target.role in (PRESENT, BORDERLINE, ABNORMAL) for target in targets], bool)[found.target]
@@ -59,6 +58,6 @@ class Keywords:
             cue=np.zeros(len(token), np.int64),
             rank=np.full(len(token), FINDINGS_RANK, np.int8),
         )
-        read = np.isin(np.arange(len(reports)), [row for row, _, _ in spans])
+        read = np.isin(np.arange(len(reports)), row)
         ids = [report.report_id for report in reports]
         return soften(ids, read, places, ("mention",), self._lexicon, self.name, self.version)

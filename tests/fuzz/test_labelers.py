@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import tracemalloc
 from collections.abc import Callable
 from functools import cache
+from types import FrameType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -127,3 +131,46 @@ def test_places_are_phrases_and_not_parts_of_words(name: str, text: str) -> None
         for left, right in ((start - 1, start), (end - 1, end)):
             if left >= 0 and right < len(text):
                 assert not (text[left].isalnum() and text[right].isalnum())
+
+
+def steps_and_memory(name: str, text: str) -> tuple[int, int]:
+    """Count the lines of Python that labeling a text runs, and the most bytes that it holds at once."""
+    reports, steps = [Report("a", text)], 0
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        nonlocal steps
+        steps += event == "line"
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        labeler(name).label(reports)
+    finally:
+        sys.settrace(before)
+    tracemalloc.start()
+    try:
+        labeler(name).label(reports)
+        return steps, tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+PIECES = st.sampled_from(
+    [*PUNCTUATION, *NOISE, *HEADERS, "\n \t", "1.", "a.", "?!)", "no ", "heart, ", "or ", "(", "no heart enlarged "]
+)
+
+
+@pytest.mark.parametrize("name", ["context", "keywords"])
+@budget(0.1)
+@given(piece=GRAMMATICAL | ANYTHING | st.lists(PIECES | CASED, min_size=1, max_size=3).map("".join))
+def test_work_grows_no_faster_than_the_text(name: str, piece: str) -> None:
+    """A text of eight times the length takes eight times the steps and the memory, not sixty-four times."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("labelers.builtin.context.MEMORY", 0)  # no sentence is known from before
+        times = 1 + 2000 // (1 + len(piece))
+        labeler(name).label([Report("a", piece * times * 8)])
+        steps, memory = steps_and_memory(name, piece * times)
+        more_steps, more_memory = steps_and_memory(name, piece * times * 8)
+    assert more_steps <= 12 * steps + 10_000
+    assert more_memory <= 12 * memory + (1 << 20)

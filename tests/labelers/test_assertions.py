@@ -97,5 +97,5 @@ def test_every_cue_is_whole() -> None:
         assert cue.name
         assert cue.effect in {"negative", "uncertain", "positive", "affirmed", "historical"}
         assert cue.scope in scopes
-        assert cue.reach in {"", "next", "adjacent", "part", "list"}
+        assert cue.reach in {"", "next", "adjacent", "part", "list", "statement"}
         assert 0 < cue.probability < 1

@@ -22,7 +22,7 @@ CASES: list[tuple[str, set[tuple[str, str]]]] = [
     ("İ effusion", {("Pleural Effusion", "effusion")}),
     ("\U0001f600 Effusion\u00a0", {("Pleural Effusion", "Effusion")}),
     ("effusional", set()),
-    ("massive hemorrhage", set()),
+    ("massive hemorrhage", {("Pulmonary Hemorrhage", "hemorrhage")}),
     ("pericardial effusion", {("Pericardial Effusion", "pericardial effusion")}),
     ("subcutaneous emphysema", {("Subcutaneous Emphysema", "subcutaneous emphysema")}),
     ("breast mass", {("Breast Mass", "breast mass")}),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labelers.sections import FINDINGS, IMPRESSION, SILENT, sentences, split_report, split_sections
+from labelers import sections
+from labelers.sections import FINDINGS, IMPRESSION, SILENT, split_reports, split_sections
 
 MIMIC = """                                 FINAL REPORT
  EXAMINATION:  CHEST (PA AND LAT)
@@ -72,15 +75,84 @@ SENTENCES = [
 
 @pytest.mark.parametrize(("text", "expected"), REPORTS)
 def test_report(text: str, expected: list[tuple[int, str]]) -> None:
-    assert [(kind, text[start:end]) for kind, start, end in split_report(text)] == expected
+    found = split_reports([text])
+    assert list(zip(found.kind.tolist(), found.text, strict=True)) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), SENTENCES)
 def test_sentences(text: str, expected: list[str]) -> None:
-    assert [text[start:end] for start, end in sentences(text, 0, len(text))] == expected
+    assert split_reports([text]).text == expected
 
 
-@given(st.text(st.sampled_from("aA .:\n-1\tFINDGS\u00a0"), max_size=80))
+@pytest.mark.parametrize(("text", "expected"), REPORTS)
+def test_windows_line_ends_change_no_section(text: str, expected: list[tuple[int, str]]) -> None:
+    found = split_reports([text.replace("\n", "\r\n")])
+    got = [(kind, sentence.replace("\r\n", "\n")) for kind, sentence in zip(found.kind.tolist(), found.text, strict=True)]
+    assert got == expected
+
+
+PIECES = [
+    *(
+        "FINDINGS:",
+        "findings\n",
+        "Impression:",
+        "HISTORY:",
+        "TECHNIQUE\n",
+        "wet read",
+        ":",
+        ": ",
+        ".",
+        ". ",
+        "...",
+        "?",
+        "! ",
+        '." ',
+        ") ",
+    ),
+    *(
+        "\n",
+        "\n\n",
+        " \n",
+        "\r\n",
+        "\t",
+        " ",
+        "  ",
+        "\u00a0",
+        "\u2028",
+        "\x0b",
+        "-",
+        "•",
+        "1.",
+        "\n2) ",
+        "(3) ",
+        "no. ",
+        "No. 4",
+        "Dr.",
+        "vs.",
+    ),
+    *(
+        "e.g.",
+        "a.",
+        "x",
+        "heart is normal",
+        "Lungs clear",
+        "effusion",
+        "ab.Cd",
+        "chest.",
+        "most.",
+        "İ",
+        "ß",
+        "\ud83d",
+        "\U0001f600",
+        "\0",
+    ),
+]
+TEXTS = st.lists(st.sampled_from(PIECES), max_size=25).map("".join) | st.text(
+    st.sampled_from("aA .:\n-1\tFINDGS\u00a0"), max_size=80
+)
+
+
+@given(TEXTS)
 def test_spans_are_ordered_and_inside(text: str) -> None:
     last = 0
     for section in split_sections(text):
@@ -88,7 +160,46 @@ def test_spans_are_ordered_and_inside(text: str) -> None:
         assert section.kind in (FINDINGS, IMPRESSION, SILENT)
         last = section.end
     last = 0
-    for _, start, end in split_report(text):
+    found = split_reports([text])
+    for sentence, start, end in zip(found.text, found.start.tolist(), found.end.tolist(), strict=True):
         assert last <= start < end <= len(text)
-        assert text[start:end] == text[start:end].strip()
+        assert text[start:end] == sentence == sentence.strip()
         last = end
+
+
+@given(TEXTS)
+def test_every_word_outside_silent_sections_and_headers_is_in_a_sentence(text: str) -> None:
+    found = split_reports([text])
+    spoken = [text[section.start : section.end] for section in split_sections(text) if section.kind != SILENT]
+    assert "".join("".join(found.text).split()) == "".join("".join(spoken).split())
+
+
+@given(st.lists(TEXTS, max_size=6))
+def test_a_text_is_cut_alike_alone_and_among_others(texts: list[str]) -> None:
+    found = split_reports(texts)
+    rows = list(zip(*(column.tolist() for column in found[1:]), strict=True))
+    alone = [split_reports([text]) for text in texts]
+    assert rows == [
+        (row, *rest) for row, one in enumerate(alone) for _, *rest in zip(*(column.tolist() for column in one[1:]), strict=True)
+    ]
+
+
+def test_many_signs_and_line_ends_are_asked_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is judged one by one is judged once for each sign, however the signs stand together."""
+    asked = 0
+
+    def counted(function: Callable[..., bool]) -> Callable[..., bool]:
+        def call(*arguments: object) -> bool:
+            nonlocal asked
+            asked += 1
+            return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(sections, "_full_stop_ends", counted(sections._full_stop_ends))
+    monkeypatch.setattr(sections, "_line_ends", counted(sections._line_ends))
+    for piece in (". ", "1. ", "a.", "...", "\n", "\n1. ", " \n\t", "Dr. ", "x.\n", "?.!", '."', "İ\n"):
+        asked = 0
+        found = split_reports([piece * 2000])
+        assert asked <= 2000 * len(piece)
+        assert len(found.text) <= 2000 * len(piece)

@@ -137,6 +137,31 @@ BROKEN = [
 ]
 
 
+LINES = [
+    ("findings:\n  - name: A\n    synonym: [b]", 3),
+    ("findings:\n  - name: A\n    terms:\n      - b\n      - no", 5),
+    ("findings:\n  - name: A\n  - terms: [b]", 3),
+    ("findings:\n  - name: A\n  - B", 3),
+    ("findings: [{name: A}]\ncolour: red", 2),
+    ("findings: [{name: A}]\nnormal:\n  - denies:\n      - A\n      - B", 5),
+    ("findings: [{name: A}]\nnormal:\n  - denies: [A]\n  - denied: [A]", 4),
+    ("findings: [{name: A}]\nanatomy:\n  heart: heart", 3),
+    ("findings: [{name: A}]\n\nobservations: [x]", 3),
+    ("anatomy: {heart: [heart]}\nfindings:\n- name: A\n  patterns:\n  - heart + big", 5),
+    ("extends: chest\nfindings:\n- name: Goiter\n  chronic: true", 4),
+    ("name: own\nextends: chst", 2),
+    ("findings: [{name: A}]\nshared:\n- {findings: [A]}\n- 3", 4),
+]
+
+
+@pytest.mark.parametrize(("text", "line"), LINES)
+def test_what_is_refused_is_told_with_its_line(text: str, line: int, tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError, match=f"broken.yaml: line {line}: .*; correct the vocabulary file"):
+        load_vocabulary(str(path))
+
+
 @pytest.fixture(scope="module")
 def labeler() -> Context:
     return Context()
