@@ -19,7 +19,7 @@ from labelers.io.text import decode
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary
 from labelers.vocabulary import decode_yaml, load_vocabulary
 
-__all__ = ["RELATIONS", "Crosswalk", "Link", "from_scheme", "listed", "load_crosswalk", "to_scheme"]
+__all__ = ["RELATIONS", "Crosswalk", "Link", "from_scheme", "listed", "load_crosswalk", "shipped_crosswalks", "to_scheme"]
 
 RELATIONS = ("exact", "broader", "narrower")
 """What a label of theirs is to a finding of ours: the same; it holds more, so that ours implies theirs; it holds less."""
@@ -107,6 +107,11 @@ def load_crosswalk(name_or_path: str, vocabulary: Vocabulary | None = None) -> C
             raise unknown_name("cross-walk", name_or_path, _shipped())
         text = _shipped()[name_or_path].read_text(encoding="utf-8")
     return _Reader(name_or_path, known).read(text)
+
+
+def shipped_crosswalks() -> tuple[str, ...]:
+    """Return the names of the cross-walks that come with the package."""
+    return tuple(sorted(_shipped()))
 
 
 def _shipped() -> dict[str, Traversable]:
@@ -314,8 +319,8 @@ def from_scheme(
     """Say the labels of a data set in our findings.
 
     A positive (else uncertain) label makes the findings that it implies so: the one that means the same, those that hold more,
-    and all above them. A negative label denies the findings that imply it, and all below them. What follows from no label is
-    unmentioned; where labels contradict each other, positive counts over uncertain and uncertain over negative.
+    and all above them. A negative label denies the finding that means the same, or, where none does, those that imply it, and all
+    below them. What follows from no label is unmentioned; where labels contradict each other, positive counts over uncertain and uncertain over negative.
 
     Args:
         report_ids: R ids.
@@ -336,7 +341,9 @@ def from_scheme(
     vocabulary = _chest() if vocabulary is None else vocabulary
     lineage = _lineage(vocabulary)
     raises = np.array([lineage[_columns(link.implies, vocabulary)].any(axis=0) for link in crosswalk.links])
-    denies = np.array([lineage[:, _columns(link.implied_by, vocabulary)].any(axis=1) for link in crosswalk.links])
+    # Where one finding means the same, its denial is that of its own branch: no effusion tells nothing of what is below pneumothorax.
+    denied = [link.implied_by if link.exact is None else (link.exact,) for link in crosswalk.links]
+    denies = np.array([lineage[:, _columns(names, vocabulary)].any(axis=1) for names in denied])
     codes = np.full((len(report_ids), len(vocabulary)), UNMENTIONED, np.int8)
     for code, effect in ((NEGATIVE, denies), (UNCERTAIN, raises), (POSITIVE, raises)):
         codes[(state == code).astype(np.float32) @ effect.astype(np.float32) > 0] = code

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import importlib
 import importlib.util
-import ipaddress
 import logging
 import os
 import pickle
@@ -22,9 +21,10 @@ from typing import Any
 import pyarrow as pa
 
 from labelers.errors import InputError, UsageError
+from labelers.hosts import is_private as _is_private
 from labelers.io import read_reports
-from labelers.registry import Labeler
-from labelers.run import batches, create_safely, empty_texts, label_safely
+from labelers.registry import FileLabeler, Labeler
+from labelers.run import batches, create_safely, empty_texts, label_safely, missed_reports, reports_for
 from labelers.types import LabelTable, Report
 
 __all__ = ["label_on_ray"]
@@ -44,15 +44,15 @@ def label_on_ray(
     jobs: int | None = None,
     address: str | None = None,
     allowed: Collection[str] = (),
-) -> Generator[tuple[LabelTable, int], None, None]:
-    """Yield (table, number of empty texts in it) batch by batch, in the order of the reports, as ``run.label_in_batches`` does.
+) -> Generator[tuple[LabelTable, int, dict[str, int]], None, None]:
+    """Yield (table, number of empty texts, what ``run.missed_reports`` counts) by batch, in order, as ``run.label_in_batches`` does.
 
     One task reads the file, where this process runs; the workers, one a CPU, each make a labeler of their own and label. Reports and labels
     travel in Ray's object store, which may put on disk what does not fit its memory, in the folder of Ray's session. Whatever goes
     wrong travels as data, and what a labeler prints is dropped: Ray would keep both in its logs.
 
     Args:
-        path: The reports, as for ``io.read_reports``.
+        path: The reports, as for ``run.reports_for``.
         labeler: The labeler, which the workers' own must equal in name, version and vocabulary.
         name: What the workers make theirs from, as for ``registry.create``; every node needs this package and the labeler's.
         options: Likewise.
@@ -71,16 +71,18 @@ def label_on_ray(
     with _connected(ray, jobs, address):
         _check_nodes(ray, allowed)
         most = None if address is None else jobs  # a Ray of our own has as many CPUs as jobs
-        dataset = _dataset(ray, (path, text_column, id_column), (name, tuple(options.items())), most)
+        dataset = _dataset(
+            ray, (path, text_column, id_column), (name, tuple(options.items())), most, isinstance(labeler, FileLabeler)
+        )
         try:
             with contextlib.closing(iter(dataset.iter_rows())) as rows:  # ends Ray Data's threads before the connection
                 for row in rows:
                     outcome = pickle.loads(row["outcome"])  # made by our own workers
                     if isinstance(outcome, Exception):
                         raise outcome
-                    table, empty = outcome
+                    table, empty, missed = outcome
                     _check_same(table, labeler)
-                    yield table, empty
+                    yield table, empty, missed
         except ray.exceptions.RayError as error:  # its message may hold anything
             raise InputError(
                 f"Ray ended the run with {type(error).__name__}: a worker process was killed (out of memory?) or a node was lost; "
@@ -154,15 +156,12 @@ def _check_nodes(ray: Any, allowed: Collection[str]) -> None:
             )
 
 
-def _is_private(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False
-
-
 def _dataset(
-    ray: Any, source: tuple[Path, str | None, str | None], made_from: tuple[str, tuple[tuple[str, str], ...]], most: int | None
+    ray: Any,
+    source: tuple[Path, str | None, str | None],
+    made_from: tuple[str, tuple[tuple[str, str], ...]],
+    most: int | None,
+    reads: bool,
 ) -> Any:
     """Build the dataset of outcomes: one row a batch, from the reading on, so that Ray changes neither batches nor order."""
     context = ray.data.DataContext.get_current()
@@ -179,7 +178,7 @@ def _dataset(
             warnings.filterwarnings("ignore", "`ray_remote_args`")  # max_retries has no other way in until Ray 2.64
             return (
                 ray.data.from_items([{"source": pickle.dumps((folder, *source))}], override_num_blocks=1)
-                .map_batches(_read, batch_format="pyarrow", num_cpus=0, resources=here)
+                .map_batches(_read, fn_args=made_from if reads else (), batch_format="pyarrow", num_cpus=0, resources=here)
                 .map_batches(
                     _label,
                     fn_args=(folder, *made_from),
@@ -198,12 +197,19 @@ def _row(name: str, value: object) -> pa.Table:
     return pa.table({name: pa.array([pickle.dumps(value)], pa.large_binary())})  # no Arrow text: it holds no lone surrogates
 
 
-def _read(source: pa.Table) -> Iterator[pa.Table]:
-    """Read the reports in a task of Ray, one row a batch: (number of its first report, the reports), or what went wrong."""
+def _read(source: pa.Table, *made_from: Any) -> Iterator[pa.Table]:
+    """Read the reports in a task of Ray, one row a batch: (number of its first report, the reports), or what went wrong.
+
+    ``made_from`` is what a labeler that reads its own files is made from, and nothing for others.
+    """
     folder, path, text_column, id_column = pickle.loads(source["source"][0].as_py())
     try:
         with contextlib.chdir(folder):  # errors name the file as the user did
-            for numbered in batches(read_reports(path, text_column, id_column)):
+            labeler = _worker(folder, *made_from) if made_from else None
+            if isinstance(labeler, UsageError):
+                raise labeler
+            columns = path, text_column, id_column
+            for numbered in batches(read_reports(*columns) if labeler is None else reports_for(labeler, *columns)):
                 yield _row("batch", numbered)
     except (InputError, UsageError) as error:
         yield _row("batch", error)
@@ -212,7 +218,7 @@ def _read(source: pa.Table) -> Iterator[pa.Table]:
 
 
 def _label(batch: pa.Table, folder: str, name: str, options: tuple[tuple[str, str], ...]) -> pa.Table:
-    """Label a batch in a task of Ray: (table, number of empty texts), or what went wrong."""
+    """Label a batch in a task of Ray: (table, number of empty texts, what it missed), or what went wrong."""
     return _row("outcome", _outcome(pickle.loads(batch["batch"][0].as_py()), _worker(folder, name, options)))
 
 
@@ -229,14 +235,17 @@ def _worker(folder: str, name: str, options: tuple[tuple[str, str], ...]) -> Lab
         return error
 
 
-def _outcome(batch: tuple[int, list[Report]] | Exception, labeler: Labeler | UsageError) -> tuple[LabelTable, int] | Exception:
+def _outcome(
+    batch: tuple[int, list[Report]] | Exception, labeler: Labeler | UsageError
+) -> tuple[LabelTable, int, dict[str, int]] | Exception:
     if isinstance(batch, Exception):
         return batch
     if isinstance(labeler, UsageError):
         return labeler
     first, reports = batch
     try:
-        return label_safely(labeler, reports, f"reports {first} to {first + len(reports) - 1}"), empty_texts(reports)
+        table = label_safely(labeler, reports, f"reports {first} to {first + len(reports) - 1}")
+        return table, empty_texts(reports), missed_reports(labeler)
     except InputError as error:
         return error
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import importlib.util
 import inspect
 import pkgutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
@@ -17,7 +17,7 @@ import labelers.builtin
 from labelers.errors import UsageError, unknown_name
 from labelers.types import LabelTable, Report, Vocabulary
 
-__all__ = ["ENTRY_POINTS", "Labeler", "Listing", "available", "create", "listing"]
+__all__ = ["ENTRY_POINTS", "FileLabeler", "Labeler", "Listing", "available", "create", "listing"]
 
 ENTRY_POINTS = "hybridpt.labelers"
 
@@ -27,21 +27,51 @@ class Labeler(Protocol):
     """What a labeler is; ``labelers.testing.check_labeler`` is the same contract as a test.
 
     A class in a file of its own. Its docstring's first line is its line in ``labelers list``; the arguments of ``__init__`` are
-    its options (``--set KEY=VALUE``). A class may name the packages it needs at run time in ``requires``.
+    its options (``--set KEY=VALUE``). A class may name the packages it needs at run time in ``requires``: as a tuple of importable
+    names, or as a mapping from such a name to how to get it (``{"spacy": "pip install spacy"}``).
     """
 
-    name: ClassVar[str]
     version: ClassVar[str]
     vocabulary: Vocabulary
+
+    @property
+    def name(self) -> str:
+        """The class's name in ``labelers list``; an instance may have one of its own, which is then the source of its tables."""
+        ...
 
     def label(self, reports: Sequence[Report]) -> LabelTable:
         """Label a batch: one row a report in the order given, the same row whatever else is in the batch."""
         ...
 
 
+@runtime_checkable
+class FileLabeler(Labeler, Protocol):
+    """A labeler whose input is not report text; it reads its own files, and ``labelers explain`` has no text for it."""
+
+    def read(self, path: Path, id_column: str | None) -> Iterator[Report]:
+        """Yield the records of a file or folder one at a time: each Report's text is one record as ``label`` understands it.
+
+        An empty text is a record that says nothing. ``id_column`` is ``--id-column``, where given. What is wrong is one line:
+        ``InputError`` or ``UsageError``.
+        """
+        ...
+
+
 @dataclass(frozen=True)
 class Listing:
-    """One line of ``labelers list``; ``broken`` says why a labeler cannot be imported, ``missing`` what it lacks to run."""
+    """One line of ``labelers list``.
+
+    Attributes:
+        name: Its name.
+        version: Its version.
+        summary: What it does.
+        origin: Where its class is found.
+        missing: Packages that it lacks to run.
+        broken: Why it cannot be imported, or None.
+        needs: Packages that it imports when it runs, installed or not.
+        options: Options that must be given (``--set OPTION=VALUE``).
+        remedy: How to get what is missing, or what to do about a broken one; empty where nothing is wrong.
+    """
 
     name: str
     version: str
@@ -49,6 +79,9 @@ class Listing:
     origin: str
     missing: tuple[str, ...] = ()
     broken: str | None = None
+    needs: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()
+    remedy: str = ""
 
 
 def available() -> dict[str, str]:
@@ -73,17 +106,32 @@ def listing() -> list[Listing]:
     lines = []
     for name, target in available().items():
         try:
-            cls = _import(name, target)
-            summary = (inspect.getdoc(cls) or "").split("\n")[0]
-            lines.append(Listing(name, str(cls.version), summary, target, _missing(cls)))
-        except Exception as error:  # a plugin may fail in any way when it is imported
-            lines.append(Listing(name, "", "", target, broken=" ".join(f"{type(error).__name__}: {error}".split())))
+            lines.append(_described(name, target, _import(name, target)))
+        except (Exception, SystemExit) as error:  # a plugin may fail in any way when it is imported
+            reason = " ".join(f"{type(error).__name__}: {error}".split())
+            remedy = f"repair or uninstall the package that holds {target.partition(':')[0]}"
+            lines.append(Listing(name, "", "", target, broken=reason, remedy=remedy))
     return lines
 
 
-def _missing(cls: Any) -> tuple[str, ...]:
-    """The packages that a labeler's class names in ``requires`` and that are not installed."""
-    return tuple(package for package in getattr(cls, "requires", ()) if not _installed(package))
+def _described(name: str, target: str, cls: Any) -> Listing:
+    missing, remedy = _missing(cls)
+    summary = (inspect.getdoc(cls) or "").split("\n")[0]
+    options = tuple(key for key, parameter in _parameters(cls).items() if parameter.default is parameter.empty)
+    needs = tuple(_requirements(cls))
+    return Listing(name, str(cls.version), summary, target, missing, needs=needs, options=options, remedy=remedy)
+
+
+def _requirements(cls: Any) -> dict[str, str]:
+    """What a labeler's class names in ``requires``, with how to get each."""
+    requires = getattr(cls, "requires", ())
+    return dict(requires) if isinstance(requires, Mapping) else dict.fromkeys(requires, "install it with pip")
+
+
+def _missing(cls: Any) -> tuple[tuple[str, ...], str]:
+    """The packages that a labeler needs and that are not installed, and how to get them."""
+    lacking = {package: remedy for package, remedy in _requirements(cls).items() if not _installed(package)}
+    return tuple(lacking), "; ".join(dict.fromkeys(lacking.values()))
 
 
 def _installed(package: str) -> bool:
@@ -108,7 +156,7 @@ def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
         raise unknown_name("labeler", name, known)
     try:
         cls = _import(name, known.get(name, name))
-    except Exception as error:  # a plugin may fail in any way when it is imported
+    except (Exception, SystemExit) as error:  # a plugin may fail in any way when it is imported
         raise UsageError(
             f"the labeler '{name}' cannot be imported ({type(error).__name__}: {error}); check the path or reinstall it"
         ) from None
@@ -117,9 +165,9 @@ def create(name: str, options: Mapping[str, str] | None = None) -> Labeler:
     )
     if not inspect.isclass(cls) or not callable(getattr(cls, "label", None)):  # never call what merely stands at that path
         raise wrong
-    missing = _missing(cls)
+    missing, remedy = _missing(cls)
     if missing:
-        raise UsageError(f"the labeler '{name}' needs {', '.join(missing)}, which is not installed; install it with pip")
+        raise UsageError(f"the labeler '{name}' needs {', '.join(missing)}, which is not installed; {remedy}")
     labeler = cls(**_arguments(name, cls, options or {}))
     if not isinstance(labeler, Labeler):
         raise wrong
@@ -140,9 +188,13 @@ def _import(name: str, target: str) -> Any:
     return classes[0]
 
 
-def _arguments(name: str, cls: Any, options: Mapping[str, str]) -> dict[str, Any]:
+def _parameters(cls: Any) -> dict[str, inspect.Parameter]:
     signature = inspect.signature(cls, eval_str=True).parameters
-    parameters = {n: p for n, p in signature.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return {n: p for n, p in signature.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+
+
+def _arguments(name: str, cls: Any, options: Mapping[str, str]) -> dict[str, Any]:
+    parameters = _parameters(cls)
     values: dict[str, Any] = {}
     for key, text in options.items():
         if key not in parameters:

@@ -12,18 +12,36 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from threadpoolctl import threadpool_limits
 
 from labelers.errors import InputError, UsageError
-from labelers.registry import Labeler, create
+from labelers.io.reports import checked_reports, read_reports
+from labelers.registry import FileLabeler, Labeler, create
 from labelers.types import LabelTable, Report
 
-__all__ = ["BATCH", "Batch", "batches", "create_safely", "empty_texts", "label_in_batches", "label_safely", "worker_pool"]
+__all__ = [
+    "BATCH",
+    "Batch",
+    "Stopped",
+    "batches",
+    "create_safely",
+    "empty_texts",
+    "label_in_batches",
+    "label_safely",
+    "missed_reports",
+    "reports_for",
+    "worker_pool",
+]
 
 BATCH = 1024
 """Reports a batch; fixed, so that the output does not depend on the number of processes."""
+
+
+class Stopped(InputError):
+    """A labeler cannot go on, for a reason that lies outside the reports; its message holds nothing of them and is passed on."""
 
 
 class Batch(NamedTuple):
@@ -33,11 +51,46 @@ class Batch(NamedTuple):
         rows: Its labels, encoded.
         reports: Number of its reports.
         empty: Number of those that hold nothing but white space.
+        missed: Why some of them have no labels, reason -> number.
     """
 
     rows: bytes
     reports: int
     empty: int
+    missed: Mapping[str, int]
+
+
+def reports_for(labeler: Labeler, path: Path, text_column: str | None = None, id_column: str | None = None) -> Iterator[Report]:
+    """Yield what a labeler is to label: the reports of a file, or its records where the labeler reads files of its own.
+
+    Args:
+        labeler: The labeler.
+        path: The file or folder.
+        text_column: As for ``io.read_reports``.
+        id_column: Likewise.
+
+    Raises:
+        InputError: The file cannot be read, or an id stands twice.
+        UsageError: A text column for a labeler that reads no text.
+    """
+    if not isinstance(labeler, FileLabeler):
+        return read_reports(path, text_column, id_column)
+    if text_column is not None:
+        raise UsageError(
+            f"the labeler '{labeler.name}' reads files of its own, without a column of text; leave out --text-column"
+        )
+    return checked_reports(_records(labeler, path, id_column), path)
+
+
+def _records(labeler: FileLabeler, path: Path, id_column: str | None) -> Iterator[Report]:
+    try:
+        yield from labeler.read(path, id_column)
+    except (InputError, UsageError, OSError):
+        raise
+    except Exception as error:  # its message may quote the file
+        raise InputError(
+            f"{path}: the labeler '{labeler.name}' failed with {type(error).__name__} when it read this; check the file, or tell its author"
+        ) from None
 
 
 def label_in_batches(
@@ -64,7 +117,7 @@ def label_in_batches(
     if jobs == 1:
         for first, batch in batches(reports):
             table = label_safely(labeler, batch, f"reports {first} to {first + len(batch) - 1}")
-            yield Batch(encode(table), len(batch), empty_texts(batch))
+            yield Batch(encode(table), len(batch), empty_texts(batch), missed_reports(labeler))
         return
     with worker_pool(jobs, _start_worker, (name, dict(options), encode)) as pool:
         waiting: deque[Future[Batch]] = deque()
@@ -146,8 +199,19 @@ def empty_texts(batch: Sequence[Report]) -> int:
     return sum(not report.text.strip() for report in batch)
 
 
+def missed_reports(labeler: Labeler) -> dict[str, int]:
+    """Return why reports of the last batch are missing from its table, reason -> number.
+
+    A labeler that can fail on single reports (a server's answers) has the attribute ``missed`` and leaves them out: nothing is
+    known of them, which is not the same as unmentioned.
+    """
+    return {reason: count for reason, count in getattr(labeler, "missed", {}).items() if count}
+
+
 def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> LabelTable:
     """Label a batch; whatever the labeler raises may quote the text, so its message is not passed on.
+
+    The table has a row a report in the order given, but for those that ``missed_reports`` counts.
 
     Args:
         labeler: The labeler.
@@ -159,8 +223,10 @@ def label_safely(labeler: Labeler, batch: Sequence[Report], where: str) -> Label
     """
     try:
         table = labeler.label(batch)
-        complete = list(table.report_ids) == [report.report_id for report in batch]
-    except KeyboardInterrupt:
+        given = iter([report.report_id for report in batch])
+        in_order = all(report_id in given for report_id in table.report_ids)
+        complete = in_order and len(table) + sum(missed_reports(labeler).values()) == len(batch)
+    except (KeyboardInterrupt, Stopped):
         raise
     except MemoryError:
         raise InputError(
@@ -210,4 +276,4 @@ def _label_in_worker(ids: list[str], texts: list[str], first: int) -> Batch:
         raise _worker
     batch = [Report(*one) for one in zip(ids, texts, strict=True)]
     table = label_safely(_worker, batch, f"reports {first} to {first + len(batch) - 1}")
-    return Batch(_encode(table), len(batch), empty_texts(batch))
+    return Batch(_encode(table), len(batch), empty_texts(batch), missed_reports(_worker))

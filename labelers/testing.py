@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 
-from labelers.registry import Labeler
+from labelers.registry import FileLabeler, Labeler
 from labelers.types import ATTRIBUTES, UNMENTIONED, LabelTable, Report, binary_entropy
 
 __all__ = ["check_labeler"]
@@ -23,24 +28,51 @@ SAMPLES = (
     "Half an emoji \ud83d, as JSON can hold it: no effusion",
 )
 
+HEAVY = (
+    *("torch", "torchvision", "lightning", "pytorch_lightning", "transformers", "timm"),
+    *("tensorflow", "keras", "jax", "flax", "spacy", "vllm", "ray"),
+)
+"""What importing a labeler's module must not load: the labeler imports it when it runs."""
+MODULES = 300
+"""Modules that importing a labeler's module may load beyond those that ``labelers`` has loaded."""
+_IMPORT = """
+import importlib, json, sys
+import labelers.testing
+known = set(sys.modules)
+importlib.import_module(sys.argv[1])
+print()
+print(json.dumps(sorted(set(sys.modules) - known)))
+"""
+
 
 def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
-    """Check that a labeler keeps the contract of the label table.
+    """Check that a labeler keeps the contract, all of it.
 
-    It is deterministic; a report's labels do not depend on its batch; every finding of its vocabulary is judged for every
-    report; probabilities and uncertainties lie in [0, 1]; evidence is sorted by cell and lies inside the text; empty and hostile
-    texts are survived, and an empty text is unmentioned throughout.
+    - It is deterministic: labeling again changes nothing.
+    - A report's labels do not depend on the batch that it is in; a batch may be empty.
+    - Every finding of its vocabulary is judged for every report, one row a report in the order given; the table bears its name,
+      version and vocabulary.
+    - Probabilities and uncertainties lie in [0, 1], and the uncertainty is no less than the probability's entropy.
+    - Evidence is sorted by cell, lies inside the text, and names a state and a cue.
+    - Empty and hostile texts are survived, and an empty text is unmentioned throughout.
+    - Its module is cheap to import: in a fresh interpreter that loads none of ``HEAVY``, and at most ``MODULES`` modules more than
+      ``labelers`` itself.
+
+    A labeler that reads files of its own (``FileLabeler``) understands no free text: it is tried on an empty record and on the
+    ``texts`` given, which are to be records as its ``read`` yields them.
 
     Args:
         labeler: The labeler, ready to run.
         texts: Further texts to try it on.
 
     Raises:
-        AssertionError: A part of the contract is broken; the message says which, and the number of the text.
+        AssertionError: A part of the contract is broken; the message says which, and the number of the text (from 0; the samples
+            come first, then ``texts``).
     """
     assert isinstance(labeler, Labeler), "expected the attributes name, version, vocabulary and the method label(reports)"
     assert len(labeler.vocabulary), "expected a vocabulary with one finding or more"
-    reports = [Report(f"r{i}", text) for i, text in enumerate([*SAMPLES, *texts])]
+    samples = SAMPLES[:1] if isinstance(labeler, FileLabeler) else SAMPLES
+    reports = [Report(f"r{i}", text) for i, text in enumerate([*samples, *texts])]
     table = _label_all(labeler, reports)
     assert table.source == labeler.name, f"expected the table's source to be '{labeler.name}', got '{table.source}'"
     assert table.version == labeler.version, f"expected the table's version to be '{labeler.version}', got '{table.version}'"
@@ -54,6 +86,38 @@ def check_labeler(labeler: Labeler, texts: Sequence[str] = ()) -> None:
     for r, report in enumerate(reports):
         if not report.text.strip():
             assert (table.state[r] == UNMENTIONED).all(), f"text {r} is empty, expected every finding to be unmentioned"
+    _check_import(type(labeler).__module__)
+
+
+@cache  # a test may check one labeler on many texts
+def _check_import(module: str) -> None:
+    if module == "__main__":  # of a notebook or a script: nobody imports it
+        return
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT, module],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": _path()},
+    )
+    assert done.returncode == 0, (
+        f"expected the module '{module}' to be imported in a fresh interpreter, got: {_last_line(done.stderr)}"
+    )
+    loaded = json.loads(done.stdout.splitlines()[-1])
+    heavy = sorted({name.partition(".")[0] for name in loaded} & set(HEAVY))
+    assert not heavy, f"expected the module '{module}' to load no heavy library when it is imported, got {', '.join(heavy)}"
+    assert len(loaded) <= MODULES, (
+        f"expected the module '{module}' to load at most {MODULES} modules when it is imported, got {len(loaded)}; import libraries "
+        "inside the functions that use them"
+    )
+
+
+def _path() -> str:
+    return os.pathsep.join(folder or os.getcwd() for folder in sys.path)
+
+
+def _last_line(text: str) -> str:
+    return (text.strip().splitlines() or ["nothing was said"])[-1]
 
 
 def _label_all(labeler: Labeler, reports: Sequence[Report]) -> LabelTable:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import gzip
 import json
@@ -13,9 +14,10 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol, TextIO
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from labelers.errors import InputError, UsageError, shown_columns
@@ -23,7 +25,7 @@ from labelers.io.files import check_readable
 from labelers.io.text import NUL, decode, not_text, open_text, undecodable
 from labelers.types import Report
 
-__all__ = ["LONGEST", "id_strings", "read_reports", "rows_of_csv"]
+__all__ = ["LONGEST", "checked_reports", "id_strings", "read_reports", "rows_of_columns", "rows_of_csv"]
 
 TEXT_COLUMNS = ("text", "report", "report_text")
 ID_COLUMNS = ("report_id", "study_id", "id")
@@ -51,6 +53,15 @@ def read_reports(path: str | Path, text_column: str | None = None, id_column: st
     """
     path = Path(path)
     return _unique(_reports(path, text_column, id_column), path)
+
+
+def checked_reports(reports: Iterable[Report], path: Path) -> Iterator[Report]:
+    """Yield reports that a labeler has read by itself, held to what holds for all: ids that are there, once each, and text.
+
+    Raises:
+        InputError: Likewise; the message names the file and the number of the report in it.
+    """
+    return _unique(((f"report {number}", report) for number, report in enumerate(reports, start=1)), path)
 
 
 def _reports(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:
@@ -131,7 +142,7 @@ def _column(given: str | None, defaults: Sequence[str], columns: Sequence[str], 
 
 
 def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Yield (number of the row's first line, fields) of a CSV, header first.
+    """Yield (number of the row's first line, fields) of a CSV, or of one in gzip (.gz), header first.
 
     The separator is the first of comma, semicolon, tab and bar that stands outside quotes in the header; a byte order mark (of
     UTF-8 or UTF-16) and spaces around the header's names are dropped.
@@ -142,19 +153,34 @@ def rows_of_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """
     try:
         with open_text(path, newline="") as file:
-            head = file.readline()
+            head = file.readline(LONGEST)
             if not head.strip():
                 raise InputError(f"{path}: expected a header in the first line, it is empty; write the column names first")
             bare = re.sub('"[^"]*"', "", head)
             delimiter = next((d for d in ",;\t|" if d in bare), ",")
             file.seek(0)
-            yield from _checked_rows(csv.reader(_without_nul(file, path), delimiter=delimiter, strict=True), path)
+            yield from _checked_rows(csv.reader(_without_nul(_lines(file, path), path), delimiter=delimiter, strict=True), path)
     except UnicodeDecodeError:
         raise undecodable(path) from None
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"{path}: not a whole gzip file ({type(error).__name__}); fetch it again") from None
     except OSError as error:
         raise InputError(
             f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and its permissions"
         ) from None
+
+
+def _lines(file: TextIO, path: Path) -> Iterable[str]:
+    """The lines; one that was packed is no longer than a report may be, since a small file can unpack to an endless one."""
+    return _bounded(file, path) if path.suffix.lower() == ".gz" else file
+
+
+def _bounded(file: TextIO, path: Path) -> Iterator[str]:
+    number = 0
+    while line := file.readline(LONGEST + 1):
+        number += 1
+        _check_length(len(line), f"{path}, line {number}", "characters")
+        yield line
 
 
 def _without_nul(lines: Iterable[str], path: Path) -> Iterator[str]:
@@ -276,6 +302,15 @@ def _from_jsonl(path: Path, text_column: str | None, id_column: str | None) -> I
 
 
 def _from_json(line: str, text_column: str | None, id_column: str | None, where: str) -> Report:
+    record = _json_object(line, where)
+    text = record[_column(text_column, TEXT_COLUMNS, list(record), where, "text")]
+    key = record[_column(id_column, ID_COLUMNS, list(record), where, "id")]
+    if not isinstance(text, str | None) or not isinstance(key, str | int) or isinstance(key, bool):
+        raise InputError(f"{where}: expected a string text and a string or integer id; correct the types")
+    return Report(str(key), text or "")
+
+
+def _json_object(line: str, where: str) -> dict[str, Any]:
     if NUL in line:
         raise not_text(where)
     try:
@@ -285,12 +320,8 @@ def _from_json(line: str, text_column: str | None, id_column: str | None, where:
     except (ValueError, RecursionError):
         raise InputError(f"{where}: not a JSON value; write one object a line") from None
     if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object with a text and an id, got a {type(record).__name__}")
-    text = record[_column(text_column, TEXT_COLUMNS, list(record), where, "text")]
-    key = record[_column(id_column, ID_COLUMNS, list(record), where, "id")]
-    if not isinstance(text, str | None) or not isinstance(key, str | int) or isinstance(key, bool):
-        raise InputError(f"{where}: expected a string text and a string or integer id; correct the types")
-    return Report(str(key), text or "")
+        raise InputError(f"{where}: expected a JSON object, got a {type(record).__name__}; write one object a line")
+    return record
 
 
 class _KeyTwice(ValueError):
@@ -403,3 +434,96 @@ def _open_i(data: bytes, where: str) -> Report:
     sections = ((node.get("Label") or "", "".join(node.itertext())) for node in root.iter("AbstractText"))
     lines = [f"{label.upper()}: {' '.join(text.split())}" for label, text in sections if text.strip()]
     return Report(str(identifier.get("id")), "\n".join(lines))
+
+
+def rows_of_columns(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Yield (where a row stands, its cells of some columns as text) of a table that holds no reports.
+
+    Numbers of Parquet and JSON become text, and nothing (null, nan) the empty text.
+
+    Args:
+        path: A .csv, .csv.gz, .parquet, .jsonl or .json file; the latter two hold one JSON object a line.
+        columns: Names of columns, or keys.
+        advice: What to do where one is missing.
+
+    Raises:
+        InputError: The file is missing or broken, or a column is; the message names file and row.
+    """
+    name = path.name.lower()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give a .csv, .csv.gz, .parquet, .jsonl or .json (lines) file")
+    if name.endswith((".csv", ".csv.gz")):
+        return _cells_of_csv(path, columns, advice)
+    if name.endswith(".parquet"):
+        return _cells_of_parquet(path, columns, advice)
+    if name.endswith((".jsonl", ".json")):
+        return _cells_of_json(path, columns, advice)
+    raise InputError(f"{path}: expected a .csv, .csv.gz, .parquet, .jsonl or .json (lines) file, got '{path.suffix}'")
+
+
+def _check_columns(wanted: Sequence[str], found: Sequence[str], where: str | Path, advice: str) -> None:
+    missing = [name for name in wanted if name not in found]
+    if missing:
+        raise InputError(
+            f"{where}: expected the columns {', '.join(missing)}, which are missing; the columns are: {shown_columns(found)}; {advice}"
+        )
+
+
+def _cells_of_csv(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    rows = rows_of_csv(path)
+    _, header = next(rows)
+    _check_columns(columns, header, path, advice)
+    places = [header.index(name) for name in columns]
+    for line, row in rows:
+        yield f"line {line}", tuple([row[place] for place in places])
+
+
+def _cells_of_parquet(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    check_readable(path)
+    names = list(dict.fromkeys(columns))
+    first = 1
+    try:
+        with pq.ParquetFile(path) as file:
+            _check_header(file.schema_arrow.names, path)
+            _check_columns(columns, file.schema_arrow.names, path, advice)
+            for batch in file.iter_batches(BATCH_ROWS, columns=names):
+                where = f"{path}, rows {first} to {first + len(batch) - 1}"
+                cells = {name: _strings(batch.column(name), name, where) for name in names}
+                for row, values in enumerate(zip(*(cells[name] for name in columns), strict=True), start=first):
+                    yield f"row {row}", values
+                first += len(batch)
+    except InputError:
+        raise
+    except (pa.ArrowException, OSError, ValueError):
+        raise InputError(f"{path}: not a readable Parquet file; write it again") from None
+
+
+def _strings(values: pa.Array, column: str, where: str) -> list[str]:
+    try:
+        if pa.types.is_floating(values.type):
+            values = pc.if_else(pc.is_nan(values), None, values)
+            with contextlib.suppress(pa.ArrowInvalid):  # whole numbers that were stored as floats keep their digits
+                values = values.cast(pa.int64())
+        return [text or "" for text in values.cast(pa.string()).to_pylist()]
+    except pa.ArrowException:
+        raise InputError(f"{where}: expected text or numbers in the column '{column}'; write it as text") from None
+    except UnicodeDecodeError:
+        raise _strings_not_utf8(column, where) from None
+
+
+def _cells_of_json(path: Path, columns: Sequence[str], advice: str) -> Iterator[tuple[str, tuple[str, ...]]]:
+    try:
+        with open_text(path, newline="\n") as file:
+            for number, line in enumerate(file, start=1):
+                if not line.isspace():
+                    where = f"{path}, line {number}"
+                    record = _json_object(line, where)
+                    _check_columns(columns, list(record), where, advice)
+                    values = [record[name] for name in columns]
+                    if not all(isinstance(value, str | int | float | None) for value in values):
+                        raise InputError(
+                            f"{where}: expected text or numbers under the keys {', '.join(columns)}; correct the types"
+                        )
+                    yield f"line {number}", tuple(["" if value is None or value != value else str(value) for value in values])
+    except UnicodeDecodeError:
+        raise undecodable(path) from None

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import gzip
+import io
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO, cast
 
 from labelers.errors import InputError
 
@@ -40,16 +42,20 @@ def decode(data: bytes, where: str | Path) -> str:
 
 
 def open_text(path: Path, newline: str) -> TextIO:
-    """Open a text file for reading; what reads it turns a ``UnicodeDecodeError`` into ``undecodable``'s error."""
-    with path.open("rb") as file:
+    """Open a text file, or one in gzip (.gz), for reading; a ``UnicodeDecodeError`` is to be turned into ``undecodable``'s error."""
+    with _open_bytes(path) as file:
         start = file.read(2)
-    return path.open(encoding=_encoding(start), newline=newline)
+    return io.TextIOWrapper(_open_bytes(path), encoding=_encoding(start), newline=newline)
+
+
+def _open_bytes(path: Path) -> BinaryIO:
+    return cast(BinaryIO, gzip.open(path)) if path.suffix.lower() == ".gz" else path.open("rb")
 
 
 def undecodable(path: Path) -> InputError:
     """Build the error for a text file whose bytes are not what they should be, with the line of the first of them."""
     line = 1
-    with path.open("rb") as file:
+    with _open_bytes(path) as file:
         chunk = file.read(_CHUNK)
         decoder = codecs.getincrementaldecoder(_encoding(chunk))()
         while chunk:

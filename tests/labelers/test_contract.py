@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -147,11 +149,19 @@ BROKEN: dict[str, tuple[Any, str]] = {
 }
 
 
-@pytest.mark.parametrize("name", [line.name for line in listing() if not line.missing])
+BUILTIN = [line for line in listing() if line.origin.startswith("labelers.builtin.")]
+
+
+@pytest.mark.parametrize("name", [line.name for line in BUILTIN if not line.missing and not line.options])
 def test_built_in_labelers_keep_the_contract(name: str) -> None:
     check_labeler(
         create(name), ["Xylophonist. Small effusion, no pneumothorax.", "IMPRESSION: 1. Possible pneumonia.\n2. Lines."]
     )
+
+
+@pytest.mark.parametrize("name", [line.name for line in BUILTIN if line.needs or line.options])
+def test_labelers_that_need_something_are_held_to_the_contract_by_their_own_tests(name: str) -> None:
+    assert "check_labeler(" in Path(__file__).with_name(f"test_{name}.py").read_text(encoding="utf-8")
 
 
 def test_an_honest_labeler_passes() -> None:
@@ -174,3 +184,68 @@ def test_a_further_text_that_is_empty_must_be_unmentioned() -> None:
     check_labeler(breaking(change))
     with pytest.raises(AssertionError, match="text 9 is empty"):
         check_labeler(breaking(change), ["\u2003"])
+
+
+class Own(Honest):
+    """Has a name of its own, as a labeler of several layouts has."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name  # type: ignore[misc]
+
+    def label(self, reports: Sequence[Report]) -> LabelTable:
+        return dataclasses.replace(super().label(reports), source=self.name)
+
+
+def test_an_instance_may_have_a_name_of_its_own() -> None:
+    check_labeler(Own("somebody"))
+    with pytest.raises(AssertionError, match="source to be 'honest', got 'somebody'"):
+        check_labeler(breaking(field(source="somebody")))
+
+
+class Records(Honest):
+    """Reads its own files, and no free text."""
+
+    def read(self, path: Path, id_column: str | None) -> Iterator[Report]:
+        yield Report("a", "effusion=1")
+
+    def label(self, reports: Sequence[Report]) -> LabelTable:
+        assert all(report.text in ("", "effusion=1", "effusion=0") for report in reports)
+        rows = [[POSITIVE if report.text == "effusion=1" else UNMENTIONED, UNMENTIONED] for report in reports]
+        return LabelTable.from_states([r.report_id for r in reports], self.vocabulary, np.reshape(rows, (-1, 2)), "honest")
+
+
+class Careless(Records):
+    """Takes an empty record for a finding."""
+
+    def label(self, reports: Sequence[Report]) -> LabelTable:
+        table = super().label(reports)
+        return dataclasses.replace(table, state=np.where(table.state == UNMENTIONED, np.int8(NEGATIVE), table.state))
+
+
+def test_a_labeler_that_reads_its_own_files_is_tried_on_records_alone() -> None:
+    check_labeler(Records(), ["effusion=1", "effusion=0"])
+    with pytest.raises(AssertionError, match="hostile texts to be survived, got AssertionError"):
+        check_labeler(Records(), ["There is an effusion."])
+    with pytest.raises(AssertionError, match="text 0 is empty"):
+        check_labeler(Careless())
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("import torch", "to load no heavy library when it is imported, got torch"),
+        ("import sys, types\nsys.modules.update((f'm{i}', types.ModuleType('m')) for i in range(400))", "at most 300 modules"),
+        ("raise RuntimeError('no licence')", "in a fresh interpreter, got: RuntimeError: no licence"),
+    ],
+)
+def test_a_module_that_is_not_cheap_to_import_fails_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str, message: str
+) -> None:
+    (tmp_path / "torch.py").write_text("", encoding="utf-8")  # stands for the real one, which takes seconds
+    name = f"costly_{len(code)}"
+    (tmp_path / f"{name}.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    costly = type("Costly", (Honest,), {"__module__": name})
+    with pytest.raises(AssertionError, match=message):
+        check_labeler(costly())
+    assert name not in sys.modules, "it is imported elsewhere"

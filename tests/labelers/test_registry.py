@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ import pytest
 
 import labelers.builtin
 from labelers import UsageError, create
+from labelers.cli import main
 from labelers.registry import ENTRY_POINTS, Labeler, available, listing
 
 PLUGIN = '''
@@ -49,6 +51,20 @@ class Demanding(Constant):
 class Lacking(Constant):
     requires = ("json", "package_that_nobody_has", "package_that_nobody_has.part")
 
+class Guided(Constant):
+    """Tells how to get what it needs."""
+
+    name = "guided"
+    requires = {"json": "pip install json", "package_that_nobody_has": "pip install 'nobody[all]'", "other_that_nobody_has": "ask"}
+
+    def __init__(self, model: str, threshold: float = 0.5) -> None:
+        super().__init__()
+
+class Renamed(Constant):
+    def __init__(self, source: str) -> None:
+        super().__init__()
+        self.name = source
+
 class Nameless:
     """A class that is no labeler."""
 '''
@@ -62,6 +78,7 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Install:
     """Give a function that pretends that other packages with these entry points are installed."""
     (tmp_path / "plugin_of_test.py").write_text(PLUGIN, encoding="utf-8")
     (tmp_path / "broken_of_test.py").write_text(BROKEN, encoding="utf-8")
+    (tmp_path / "leaving_of_test.py").write_text("raise SystemExit(3)", encoding="utf-8")
     monkeypatch.syspath_prepend(str(tmp_path))
 
     def entry_points(**points: str) -> None:
@@ -85,10 +102,10 @@ def test_every_file_in_builtin_is_a_labeler(install: Install) -> None:
     assert list(available()) == builtin_files()
     assert {"context", "keywords"} <= set(available())
     for line in listing():
-        if not line.missing:
+        if not line.missing and not line.options:
             labeler = create(line.name)
             assert isinstance(labeler, Labeler)
-            assert labeler.name == line.name
+            assert type(labeler).name == line.name, "an instance may have another"
 
 
 def test_builtin_labelers_are_listed_whole(install: Install) -> None:
@@ -129,6 +146,7 @@ def test_a_name_twice_is_refused(install: Install) -> None:
         ("plugin_of_test:Nameless", "AttributeError"),
         ("plugin_of_test:Constant", "expected the class at plugin_of_test:Constant to be named 'mine', it is 'constant'"),
         ("json", "expected one public class in json, found 3"),
+        ("leaving_of_test", "SystemExit: 3"),
     ],
 )
 def test_a_broken_plugin_is_listed_as_broken_and_stops_nobody(install: Install, value: str, reason: str) -> None:
@@ -137,6 +155,7 @@ def test_a_broken_plugin_is_listed_as_broken_and_stops_nobody(install: Install, 
     broken = lines["mine"].broken
     assert broken is not None
     assert reason in broken
+    assert lines["mine"].remedy == f"repair or uninstall the package that holds {value.partition(':')[0]}"
     assert "\n" not in broken
     assert [n for n, x in lines.items() if x.broken] == ["mine"]
     assert create("context").name == "context"
@@ -149,8 +168,32 @@ def test_what_a_labeler_lacks_is_said(install: Install) -> None:
         create("plugin_of_test:Lacking")
 
 
+def test_what_a_labeler_needs_and_how_to_get_it_is_listed(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install(guided="plugin_of_test:Guided")
+    line = next(x for x in listing() if x.name == "guided")
+    assert line.needs == ("json", "package_that_nobody_has", "other_that_nobody_has")
+    assert line.missing == ("package_that_nobody_has", "other_that_nobody_has")
+    assert line.remedy == "pip install 'nobody[all]'; ask"
+    assert line.options == ("model",)
+    with pytest.raises(
+        UsageError, match=r"needs package_that_nobody_has, other_that_nobody_has, .*pip install 'nobody\[all\]'; ask$"
+    ):
+        create("guided")
+    assert main(["list"]) == 0
+    (row,) = [text for text in capsys.readouterr().out.splitlines() if text.lstrip().startswith("guided")]
+    assert "json, package_that_nobody_has, other_that_nobody_has, --set model=VALUE" in row
+    assert "pip install 'nobody[all]'; ask" in row
+    assert main(["list", "--json"]) == 0
+    (shown,) = [x for x in json.loads(capsys.readouterr().out) if x["name"] == "guided"]
+    assert (shown["missing"], shown["options"], shown["remedy"]) == ([*line.missing], ["model"], line.remedy)
+
+
+def test_an_instance_may_have_a_name_of_its_own(install: Install) -> None:
+    assert create("plugin_of_test:Renamed", {"source": "somebody"}).name == "somebody"
+
+
 def test_unknown_names(install: Install) -> None:
-    with pytest.raises(UsageError, match=r"unknown labeler 'keyword': did you mean keywords.*known: context"):
+    with pytest.raises(UsageError, match=r"unknown labeler 'keyword': did you mean keywords.*known: .*context, keywords"):
         create("keyword")
     with pytest.raises(UsageError, match="cannot be imported"):
         create(":Class")
