@@ -1,4 +1,4 @@
-"""The noise model of a labeler: P(state | truth), finding by finding, estimated from gold.
+"""The noise model of a labeler: P(state | truth), finding by finding, estimated from gold, or from agreement where there is none.
 
 A channel is a 2 x 4 matrix, row 0 for absent and row 1 for present, columns in the order of ``STATES``, rows summing to one.
 """
@@ -6,32 +6,35 @@ A channel is a 2 x 4 matrix, row 0 for absent and row 1 for present, columns in 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import betaincinv
 
 from labelers.agreement import NO_FINDING, align
 from labelers.errors import InputError
+from labelers.fusion import Fusion, fit_fusion
 from labelers.io.files import atomic_path
 from labelers.io.reading import Gold
 from labelers.io.text import decode
+from labelers.latent import LatentModel, Structure, fit
+from labelers.rows import intervals, mean_row, posterior_rows, raise_to_floor
+from labelers.rules import Latent
 from labelers.types import POSITIVE, STATES, LabelTable
+from labelers.votes import SILENT, Tally, Votes, collect_votes, find_patterns, gold_truth, tally
 
 __all__ = ["ALL_DATASETS", "Channel", "ChannelSet", "channel_information", "estimate_channels", "read_channels"]
 
 VERSION = 1
 ALL_DATASETS = "*"
-TRUTHS = ("reports", "images")
-"""What gold was read from."""
-PRIOR_ROWS = 16.0
-"""Weight of the labeler's mean row, in gold rows: raw counts explode on rare findings, the mean alone is as bad."""
-FLOOR = 1e-3
-"""Smallest entry, so that no state ever proves a truth."""
+TRUTHS = ("reports", "images", "agreement")
+"""What the truth was read from; the last where nobody judged it, and it was inferred from the labelers' agreement."""
+RESAMPLES = 60
+"""Resampled sets of reports behind the intervals of channels without gold."""
+RESAMPLE_ITERATIONS = 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,13 +62,16 @@ class ChannelSet:
         channels: By labeler, data set ("*" for all) and finding.
         prior: P(present) by finding; kept apart because gold may be enriched.
         refused: By labeler and finding, why no channel was kept.
-        truth: What the gold was read from: ``reports`` (the channel measures the labeler) or ``images`` (also what reports omit).
+        truth: What the gold was read from: ``reports`` (the channel measures the labeler) or ``images`` (also what reports omit);
+            ``agreement`` without gold.
+        fusion: How the labelers' states are joined, where there are several.
     """
 
     channels: Mapping[str, Mapping[str, Mapping[str, Channel]]]
     prior: Mapping[str, float]
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     truth: str = "reports"
+    fusion: Fusion | None = None
 
     def find(self, labeler: str, dataset: str, finding: str) -> Channel | None:
         """Return the channel of a labeler for a finding: the data set's own, else that of all data sets, else None."""
@@ -79,22 +85,26 @@ class ChannelSet:
             "states": list(STATES),
             "truth": self.truth,
             "channels": {
-                labeler: {dataset: {f: _to_json(c) for f, c in by_finding.items()} for dataset, by_finding in by_dataset.items()}
+                labeler: {
+                    d: {f: _to_json(c, self.prior.get(f)) for f, c in by_finding.items()} for d, by_finding in by_dataset.items()
+                }
                 for labeler, by_dataset in self.channels.items()
             },
             "refused": {labeler: dict(reasons) for labeler, reasons in self.refused.items()},
             "prior": dict(self.prior),
+            "fusion": None if self.fusion is None else self.fusion.to_json(),
         }
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
 
 
-def _to_json(channel: Channel) -> dict[str, Any]:
+def _to_json(channel: Channel, prior: float | None) -> dict[str, Any]:
     return {
         "matrix": channel.matrix.round(6).tolist(),
         "low": channel.low.round(6).tolist(),
         "high": channel.high.round(6).tolist(),
         "counts": channel.counts.tolist(),
+        "bits": None if prior is None else round(channel_information(channel.matrix, prior), 6),
     }
 
 
@@ -114,18 +124,19 @@ def read_channels(path: str | Path) -> ChannelSet:
         }
         prior = {str(f): float(p) for f, p in body["prior"].items()}
         refused = {labeler: {f: str(r) for f, r in reasons.items()} for labeler, reasons in body.get("refused", {}).items()}
+        fusion = None if body.get("fusion") is None else Fusion.from_json(body["fusion"])
     except InputError:
         raise
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); write it with 'labelers noise'") from None
-    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InputError(
             f"{path}: expected the channels that 'labelers noise' writes, found another layout; write it again"
         ) from None
     if version != VERSION or states != list(STATES):
         raise InputError(f"{path}: expected version {VERSION} with the states {', '.join(STATES)}, got another; write it again")
     if truth not in TRUTHS:
-        raise InputError(f"{path}, truth: expected {' or '.join(TRUTHS)}; write it again")
+        raise InputError(f"{path}, truth: expected one of {', '.join(TRUTHS)}; write it again")
     for labeler, by_dataset in channels.items():
         for by_finding in by_dataset.values():
             for finding, channel in by_finding.items():
@@ -136,7 +147,7 @@ def read_channels(path: str | Path) -> ChannelSet:
     for finding, p in prior.items():
         if not 0 <= p <= 1:
             raise InputError(f"{path}, prior of {finding}: expected a number in [0, 1]; write it again")
-    return ChannelSet(channels, prior, refused, truth)
+    return ChannelSet(channels, prior, refused, truth, fusion)
 
 
 def _is_channel(channel: Channel) -> bool:
@@ -155,31 +166,81 @@ def _from_json(body: dict[str, Any]) -> Channel:
     )
 
 
-def estimate_channels(tables: list[LabelTable], gold: Gold, truth: str = "reports") -> ChannelSet:
-    """Estimate the channel of each table's labeler from gold.
+def estimate_channels(tables: Sequence[LabelTable], gold: Gold | None, truth: str = "reports") -> ChannelSet:
+    """Estimate the channel of each table's labeler, and how several of them are best joined.
 
-    Each row is a posterior mean under a Dirichlet prior centred on the labeler's mean row over findings with the weight of
-    ``PRIOR_ROWS`` gold rows. A channel in which ``positive`` is no likelier when the finding is present is refused.
+    With gold each row is a posterior mean under a Dirichlet prior centred on the labeler's mean row over findings with the weight of
+    ``PRIOR_ROWS`` gold rows, and a channel in which ``positive`` is no likelier when the finding is present is refused. Without gold
+    the truth is inferred from the agreement of three labelers or more (Dawid and Skene 1979), siblings found and joined; nothing in
+    the data can show that the rest do not share errors too.
 
     Args:
-        tables: One table a labeler.
-        gold: A few hundred judged reports.
+        tables: One table a labeler, over one vocabulary (``votes.common_findings``).
+        gold: A few hundred judged reports; None to go by agreement.
         truth: What the gold was read from, ``reports`` or ``images``.
 
     Raises:
-        InputError: Two tables of one labeler, or a table that shares no report or finding with the gold.
+        InputError: Two tables of one labeler, a table that shares no report or finding with the gold, or fewer than three tables
+            without gold.
     """
+    sources = [table.source for table in tables]
+    for source in sources:
+        if sources.count(source) > 1:
+            raise InputError(f"two tables are by the labeler '{source}'; give each labeler one table")
+    if gold is None:
+        return _from_agreement(tables)
     channels: dict[str, dict[str, dict[str, Channel]]] = {}
     refused: dict[str, dict[str, str]] = {}
     for table in tables:
-        if table.source in channels:
-            raise InputError(f"two tables are by the labeler '{table.source}'; give each labeler one table")
         names, state, _, y = align(table, gold)
-        counts = count_states(state, y)
-        kept, reasons = _channels_of(names, counts)
-        channels[table.source] = {ALL_DATASETS: kept}
-        refused[table.source] = reasons
-    return ChannelSet(channels, gold_prior(gold), refused, truth)
+        channels[table.source], refused[table.source] = {}, {}
+        channels[table.source][ALL_DATASETS], refused[table.source] = _channels_of(names, count_states(state, y))
+    fusion = None
+    if len(tables) > 1:
+        votes = collect_votes(tables, [name for name in gold.findings if any(name in table.vocabulary for table in tables)])
+        fusion = fit_fusion(votes, gold_truth(votes, gold))
+    return ChannelSet(channels, gold_prior(gold), refused, truth, fusion)
+
+
+def _from_agreement(tables: Sequence[LabelTable]) -> ChannelSet:
+    votes = collect_votes(tables)
+    fusion = fit_fusion(votes, None)
+    assert isinstance(fusion.rule, Latent)
+    model = fusion.rule.model
+    drawn = _resampled(votes, model)
+    channels: dict[str, dict[str, dict[str, Channel]]] = {}
+    refused: dict[str, dict[str, str]] = {}
+    nothing = np.zeros((2, len(STATES)), np.int64)
+    for s, labeler in enumerate(votes.labelers):
+        matrices = raise_to_floor(model.channel(s))
+        low, high = np.quantile([one.channel(s) for one in drawn], [0.025, 0.975], axis=0)
+        kept: dict[str, Channel] = {}
+        refused[labeler] = {}
+        for k, name in enumerate(votes.findings):
+            if (votes.state[s, :, k] == SILENT).all():
+                continue
+            if matrices[k, 1, POSITIVE] <= matrices[k, 0, POSITIVE]:
+                refused[labeler][name] = "'positive' is no likelier when the finding is present"
+                continue
+            ends = np.minimum(low[k], matrices[k]), np.maximum(high[k], matrices[k])
+            kept[name] = Channel(matrices[k], *ends, nothing)
+        channels[labeler] = {ALL_DATASETS: kept}
+    prior = {name: round(float(p), 6) for name, p in zip(votes.findings, model.prior, strict=True)}
+    return ChannelSet(channels, prior, refused, TRUTHS[2], fusion)
+
+
+def _resampled(votes: Votes, model: LatentModel) -> list[LatentModel]:
+    """Models of reports drawn with replacement, each started from the model of all."""
+    patterns = find_patterns(votes.state)
+    counts = tally(patterns, np.full(patterns.index.shape, np.nan, np.float32))
+    rng = np.random.default_rng(0)
+    reports = counts.unjudged.sum(axis=1)
+    out = []
+    for _ in range(RESAMPLES):
+        drawn = np.array([rng.multinomial(int(n), row / n) for n, row in zip(reports, counts.unjudged, strict=True)])
+        again = Tally(counts.states, drawn.astype(np.float64), counts.judged)
+        out.append(fit(again, Structure(model.groups, model.classes), RESAMPLE_ITERATIONS, model))
+    return out
 
 
 def count_states(state: NDArray[np.int8], truth: NDArray[np.float32]) -> NDArray[np.int64]:
@@ -199,43 +260,19 @@ def gold_prior(gold: Gold) -> dict[str, float]:
 
 
 def _channels_of(names: tuple[str, ...], counts: NDArray[np.int64]) -> tuple[dict[str, Channel], dict[str, str]]:
-    mean = _mean_rows(names, counts)
+    pooled = counts[[k for k, n in enumerate(names) if n != NO_FINDING] or slice(None)].sum(axis=0)  # that is no finding
+    matrices = posterior_rows(counts.astype(np.float64), mean_row(pooled))
+    ends = [intervals(counts[:, y].astype(np.float64)) for y in (0, 1)]
+    low, high = (np.stack([end[side] for end in ends], axis=1) for side in (0, 1))
     kept: dict[str, Channel] = {}
     refused: dict[str, str] = {}
-    for name, n in zip(names, counts, strict=True):
-        weight = n + PRIOR_ROWS * mean
-        matrix = raise_to_floor(weight / weight.sum(axis=1, keepdims=True))
+    for k, name in enumerate(names):
+        matrix = matrices[k]
         if matrix[1, POSITIVE] <= matrix[0, POSITIVE]:
             refused[name] = "'positive' is no likelier when the finding is present"
             continue
-        low, high = _intervals(weight)
-        kept[name] = Channel(matrix, np.minimum(low, matrix), np.maximum(high, matrix), n)
+        kept[name] = Channel(matrix, np.minimum(low[k], matrix), np.maximum(high[k], matrix), counts[k])
     return kept, refused
-
-
-def raise_to_floor(matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Raise small entries to ``FLOOR`` and scale the others down, so that rows keep their sum of one: (R, 4) -> (R, 4)."""
-    low = np.zeros(matrix.shape, bool)
-    while True:
-        rest = np.where(low, 0.0, matrix)
-        scale = (1 - FLOOR * low.sum(axis=1, keepdims=True)) / rest.sum(axis=1, keepdims=True)
-        below = ~low & (rest * scale < FLOOR)
-        if not below.any():
-            return np.where(low, FLOOR, rest * scale)
-        low |= below
-
-
-def _mean_rows(names: tuple[str, ...], counts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The labeler's mean row over findings, (2, 4); No Finding is left out, it is no finding."""
-    pooled = counts[[k for k, n in enumerate(names) if n != NO_FINDING] or slice(None)].sum(axis=0)
-    weight = pooled + 0.5
-    return np.asarray(weight / weight.sum(axis=1, keepdims=True), np.float64)
-
-
-def _intervals(weight: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """95 % intervals of a Dirichlet's entries, each marginally a beta."""
-    rest = weight.sum(axis=1, keepdims=True) - weight
-    return betaincinv(weight, rest, 0.025), betaincinv(weight, rest, 0.975)
 
 
 def channel_information(matrix: NDArray[np.float64], prior: float) -> float:

@@ -1,4 +1,4 @@
-"""``labelers list | run | explain | score | noise | vocabulary``: a thin skin over the functions of the package."""
+"""``labelers list | run | explain | score | noise | fuse | agreement | vocabulary``: a thin skin over the functions of the package."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ import signal
 import sys
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 from rich.table import Table
-from rich.text import Text
 
 from labelers.agreement import Scores, score
-from labelers.channel import ALL_DATASETS, ChannelSet, channel_information, estimate_channels
-from labelers.console import progress, show
+from labelers.console import add_row, check_output, one_line, progress, put, standard_output
 from labelers.crosswalk import load_crosswalk
-from labelers.errors import InputError, UsageError, shown_columns, unknown_name
+from labelers.errors import InputError, UsageError, unknown_name
 from labelers.explain import check_page_name, places_of, tell, write_page
-from labelers.io import Gold, open_table, read_gold, read_reports, read_table
+from labelers.io import open_table, read_gold, read_table
 from labelers.io.text import decode
+from labelers.noise_cli import add_noise_commands, note_unknown
 from labelers.ray_engine import label_on_ray
-from labelers.registry import Labeler, create, listing
-from labelers.run import Batch, label_in_batches, label_safely
+from labelers.registry import FileLabeler, Labeler, create, listing
+from labelers.run import Batch, label_in_batches, label_safely, missed_reports, reports_for
 from labelers.tree import crosswalk_rows, crosswalk_table, tree_rows, tree_table
 from labelers.types import LabelTable, Report
 from labelers.vocabulary import load_vocabulary
 
-__all__ = ["guarded", "main", "standard_output"]
+__all__ = ["guarded", "main"]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -90,37 +90,15 @@ def guarded(program: str, command: Callable[[], int | None]) -> int:
         )
 
 
-@contextlib.contextmanager
-def standard_output() -> Iterator[None]:
-    """Name standard output where it fails; what it has not taken is dropped, lest Python complain of that at its end.
-
-    Raises:
-        InputError: It takes no more, for want of room for example.
-    """
-    try:
-        yield
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise InputError(f"standard output: {error.strerror or type(error).__name__}; make room, or send it elsewhere") from None
-
-
 def _fail(program: str, message: str, status: int) -> int:
     with contextlib.suppress(OSError):  # nobody can be told
-        print(f"{program}: error: {_one_line(message)}", file=sys.stderr)
+        print(f"{program}: error: {one_line(message)}", file=sys.stderr)
     return status
-
-
-def _one_line(message: str) -> str:
-    """Join the lines of a message; what a file's name may hold to steer a terminal is shown as an escape."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.splitlines()))
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {_one_line(message)}; see {self.prog} --help\n")
+        self.exit(2, f"{self.prog}: error: {one_line(message)}; see {self.prog} --help\n")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -169,14 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--json", action="store_true", help="as JSON")
     command.set_defaults(command=_score)
 
-    command = commands.add_parser("noise", help="estimate what each labeler's states are worth")
-    command.add_argument("tables", type=Path, nargs="+", help="label tables, one a labeler")
-    command.add_argument("--gold", type=Path, required=True, help="CSV: report_id, then 1, 0 or nothing per finding")
-    command.add_argument(
-        "--truth", choices=("reports", "images"), default="reports", help="what the gold was read from (default: reports)"
-    )
-    command.add_argument("-o", "--output", type=Path, required=True, help="CHANNELS.json to write")
-    command.set_defaults(command=_noise)
+    add_noise_commands(commands)
 
     command = commands.add_parser("vocabulary", help="the findings as a tree, or what they are in the labels of a data set")
     command.add_argument("--to", metavar="NAME", help="a cross-walk: the labels of a data set, such as padchest, or a YAML file")
@@ -220,12 +191,13 @@ def _positive(text: str) -> int:
 def _list(arguments: argparse.Namespace) -> None:
     lines = listing()
     if arguments.json:
-        _put(json.dumps([{**vars(x), "missing": list(x.missing)} for x in lines], indent=1))
+        put(json.dumps([vars(x) for x in lines], indent=1))
         return
-    table = Table("labeler", "version", "what it does", "from", "lacks")
+    table = Table("labeler", "version", "what it does", "from", "needs", "lacks", "what to do")
     for x in lines:
-        _add_row(table, x.name, x.version, x.summary, x.origin, x.broken or ", ".join(x.missing))
-    _put(table)
+        needs = ", ".join([*x.needs, *(f"--set {option}=VALUE" for option in x.options)])
+        add_row(table, x.name, x.version, x.summary, x.origin, needs, x.broken or ", ".join(x.missing), x.remedy)
+    put(table)
 
 
 def _run(arguments: argparse.Namespace) -> None:
@@ -234,18 +206,32 @@ def _run(arguments: argparse.Namespace) -> None:
     options = dict(arguments.options)
     labeler = create(arguments.labeler, options)
     blank = label_safely(labeler, [Report("", "")], "an empty report")
-    _check_output(arguments.output, [arguments.reports], "the reports")
+    check_output(arguments.output, [arguments.reports], "the reports")
     count = empty = 0
+    missed: Counter[str] = Counter()
     with open_table(arguments.output, labeler, arguments.format, blank) as writer, progress("reports") as advance:
         with contextlib.closing(_labeled(arguments, labeler, options, writer.encode)) as batches:
             for batch in batches:
                 writer.append(batch.rows)
                 count, empty = count + batch.reports, empty + batch.empty
+                missed.update(batch.missed)
                 advance(batch.reports)
         if not count:
             raise InputError(f"{arguments.reports}: expected one report or more, found none")
+        if missed.total() == count:
+            raise InputError(f"'{labeler.name}' labeled none of {count:,} reports ({_reasons(missed)}); nothing was written")
     note = f" ({empty:,} of them empty: every finding unmentioned)" if empty else ""
-    print(f"labeled {count:,} reports{note} with '{labeler.name}' -> {arguments.output}", file=sys.stderr)
+    print(f"labeled {count - missed.total():,} reports{note} with '{labeler.name}' -> {arguments.output}", file=sys.stderr)
+    if missed:
+        print(
+            f"labelers: {missed.total():,} of {count:,} reports have no labels and no row in {arguments.output} "
+            f"({_reasons(missed)}); run them again, or count them as unknown",
+            file=sys.stderr,
+        )
+
+
+def _reasons(missed: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {number:,}" for reason, number in missed.most_common())
 
 
 def _labeled(
@@ -257,32 +243,33 @@ def _labeled(
         with contextlib.closing(
             label_on_ray(arguments.reports, labeler, arguments.labeler, options, **columns, **where)
         ) as tables:
-            for table, empty in tables:
-                yield Batch(encode(table), len(table), empty)
+            for table, empty, missed in tables:
+                yield Batch(encode(table), len(table) + sum(missed.values()), empty, missed)
         return
-    reports = read_reports(arguments.reports, **columns)
+    reports = reports_for(labeler, arguments.reports, **columns)
     yield from label_in_batches(reports, labeler, arguments.labeler, options, encode, arguments.jobs or 1)
-
-
-def _check_output(output: Path, inputs: Sequence[Path], what: str) -> None:
-    if os.path.realpath(output) in map(os.path.realpath, inputs):
-        raise UsageError(f"{output}: expected another file than {what}; give the output a name of its own")
 
 
 def _explain(arguments: argparse.Namespace) -> None:
     if arguments.html is not None:
         check_page_name(arguments.html)
-        _check_output(arguments.html, [arguments.file] if arguments.file else [], "the text")
+        check_output(arguments.html, [arguments.file] if arguments.file else [], "the text")
     labeler = create(arguments.labeler, dict(arguments.options))
+    if isinstance(labeler, FileLabeler):
+        raise UsageError(
+            f"the labeler '{arguments.labeler}' reads files of its own and no text; use labelers run FILE, or another labeler"
+        )
     text = _text_of(arguments)
     table = label_safely(labeler, [Report("", text)], "the text")
+    if not len(table):
+        raise InputError(f"'{labeler.name}' has no labels of the text ({_reasons(Counter(missed_reports(labeler)))})")
     if arguments.html is not None:
         write_page(arguments.html, text, table)
         print(f"explained the text with '{labeler.name}' (places: {len(table.evidence):,}) -> {arguments.html}", file=sys.stderr)
         return
     places = places_of(table)
     if arguments.json:
-        _put(json.dumps(places, indent=1))
+        put(json.dumps(places, indent=1))
         return
     with standard_output():
         tell(text, places)
@@ -304,65 +291,28 @@ def _text_of(arguments: argparse.Namespace) -> str:
 def _score(arguments: argparse.Namespace) -> None:
     table, gold = read_table(arguments.table), read_gold(arguments.gold)
     scores = score(table, gold)
-    _note_unknown(table, gold)
+    note_unknown(table, gold)
     if arguments.json:
-        _put(json.dumps(scores.to_dict(), indent=1))
+        put(json.dumps(scores.to_dict(), indent=1))
         return
-    _put(_score_table(scores))
-    _put(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
-
-
-def _note_unknown(table: LabelTable, gold: Gold) -> None:
-    """Say which findings of the gold the labels do not have: they may have been misspelt."""
-    unknown = [name for name in gold.findings if name not in table.vocabulary]
-    if unknown:
-        print(
-            f"labelers: {len(unknown)} of the gold's findings are not among those of '{table.source}' and are left out: "
-            f"{_one_line(shown_columns(unknown))}",
-            file=sys.stderr,
-        )
+    put(_score_table(scores))
+    put(f"{scores.reports:,} reports scored; {scores.without_label:,} of the gold have no label")
 
 
 def _score_table(scores: Scores) -> Table:
     table = Table("finding", *(("known", "positives", "precision", "recall", "F1", "AUPRC", "NLL", "ECE")))
     for s in scores.findings:
         numbers = (s.precision, s.recall, s.f1, s.auprc, s.nll, s.ece)
-        _add_row(table, s.finding, str(s.known), str(s.positives), *(_number(v) for v in numbers))
+        add_row(table, s.finding, str(s.known), str(s.positives), *(_number(v) for v in numbers))
     table.add_section()
     m = scores.macro
-    _add_row(table, "macro", "", "", *(_number(m[n]) for n in ("precision", "recall", "f1", "auprc", "nll", "ece")))
-    _add_row(table, "micro", "", "", *(_number(scores.micro[n]) for n in ("precision", "recall", "f1")), "", "", "")
+    add_row(table, "macro", "", "", *(_number(m[n]) for n in ("precision", "recall", "f1", "auprc", "nll", "ece")))
+    add_row(table, "micro", "", "", *(_number(scores.micro[n]) for n in ("precision", "recall", "f1")), "", "", "")
     return table
 
 
 def _number(value: float) -> str:
     return "-" if value != value else f"{value:.3f}"
-
-
-def _noise(arguments: argparse.Namespace) -> None:
-    _check_output(arguments.output, [*arguments.tables, arguments.gold], "the tables and the gold")
-    tables, gold = [read_table(t) for t in arguments.tables], read_gold(arguments.gold)
-    channels = estimate_channels(tables, gold, arguments.truth)
-    channels.write(arguments.output)
-    for table in tables:
-        _note_unknown(table, gold)
-    _put(_noise_table(channels))
-    for labeler, reasons in channels.refused.items():
-        for finding, reason in reasons.items():
-            print(f"labelers: no channel for '{labeler}' and '{finding}': {reason}", file=sys.stderr)
-
-
-def _noise_table(channels: ChannelSet) -> Table:
-    table = Table(
-        "labeler", "finding", "gold +/-", *(f"P({s}|{y})" for y in ("present", "absent") for s in ("pos", "unc")), "bits"
-    )
-    for labeler, by_dataset in channels.channels.items():
-        for finding, channel in by_dataset[ALL_DATASETS].items():
-            present, absent = channel.counts.sum(axis=1)[::-1]
-            cells = (channel.matrix[1, 0], channel.matrix[1, 2], channel.matrix[0, 0], channel.matrix[0, 2])
-            bits = channel_information(channel.matrix, channels.prior[finding])
-            _add_row(table, labeler, finding, f"{present}/{absent}", *(_number(float(v)) for v in (*cells, bits)))
-    return table
 
 
 def _vocabulary(arguments: argparse.Namespace) -> None:
@@ -377,17 +327,4 @@ def _vocabulary(arguments: argparse.Namespace) -> None:
         crosswalk = load_crosswalk(arguments.to, lexicon.vocabulary)
         rows = crosswalk_rows(crosswalk, lexicon.vocabulary)
         table = crosswalk_table(rows, crosswalk)
-    _put(json.dumps(rows, indent=1) if arguments.json else table)
-
-
-def _put(shown: str | Table) -> None:
-    with standard_output():
-        if isinstance(shown, str):
-            print(shown)
-        else:
-            show(shown)
-
-
-def _add_row(table: Table, *cells: str) -> None:
-    """Add cells as they are: square brackets in a name or a path are no markup."""
-    table.add_row(*(Text(cell) for cell in cells))
+    put(json.dumps(rows, indent=1) if arguments.json else table)

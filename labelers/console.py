@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
-__all__ = ["progress", "show"]
+from labelers.errors import InputError, UsageError
+
+__all__ = ["add_row", "check_output", "note", "one_line", "progress", "put", "show", "standard_output"]
 
 SECONDS = 10.0
 """Time between two lines in a pipe."""
@@ -61,3 +66,54 @@ def show(table: Table) -> None:
         console = Console(width=PIPE_WIDTH)
         table.box = None
     console.print(table)
+
+
+@contextlib.contextmanager
+def standard_output() -> Iterator[None]:
+    """Name standard output where it fails; what it has not taken is dropped, lest Python complain of that at its end.
+
+    Raises:
+        InputError: It takes no more, for want of room for example.
+    """
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise InputError(f"standard output: {error.strerror or type(error).__name__}; make room, or send it elsewhere") from None
+
+
+def one_line(message: str) -> str:
+    """Join the lines of a message; what a file's name may hold to steer a terminal is shown as an escape."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in " ".join(message.splitlines()))
+
+
+def note(text: str) -> None:
+    """Say something on standard error, in one line."""
+    print(f"labelers: {one_line(text)}", file=sys.stderr)
+
+
+def check_output(output: Path, inputs: Sequence[Path], what: str) -> None:
+    """Refuse to write over what is read.
+
+    Raises:
+        UsageError: The output is one of the inputs.
+    """
+    if os.path.realpath(output) in map(os.path.realpath, inputs):
+        raise UsageError(f"{output}: expected another file than {what}; give the output a name of its own")
+
+
+def put(shown: str | Table) -> None:
+    """Print a line or a table on standard output."""
+    with standard_output():
+        if isinstance(shown, str):
+            print(shown)
+        else:
+            show(shown)
+
+
+def add_row(table: Table, *cells: str) -> None:
+    """Add cells as they are: square brackets in a name or a path are no markup."""
+    table.add_row(*(Text(cell) for cell in cells))

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -49,11 +48,34 @@ class Gold:
 
 
 @dataclass(frozen=True, eq=False)
+class _Column:
+    """A column of texts: the distinct ones in the order in which they first stand, and which each row has.
+
+    Long tables repeat themselves, and a text is looked at once: millions of rows cost no millions of strings.
+    """
+
+    codes: NDArray[np.integer[Any]]
+    values: NDArray[np.object_]
+
+    @classmethod
+    def of(cls, texts: NDArray[np.object_]) -> _Column:
+        codes, values = pd.factorize(texts)
+        return cls(codes, np.asarray(values, object))
+
+    def texts(self) -> NDArray[np.object_]:
+        return np.asarray(self.values[self.codes], object)
+
+    def where(self, holds: Callable[[str], bool]) -> NDArray[np.bool_]:
+        """Rows whose text has a property."""
+        return np.asarray(np.array([holds(text) for text in self.values], bool)[self.codes])
+
+
+@dataclass(frozen=True, eq=False)
 class _File:
     """Columns of a file as text, and where each row stands: the number of its first line in a CSV, of the row in Parquet."""
 
     path: Path
-    columns: Mapping[str, NDArray[np.object_]]
+    columns: Mapping[str, _Column]
     lines: NDArray[np.int64]
     unit: str
 
@@ -90,11 +112,15 @@ def read_gold(path: str | Path) -> Gold:
     return Gold(_unique_ids(file, key), findings, np.stack(truth, axis=1))
 
 
-def read_table(path: str | Path) -> LabelTable:
+def read_table(path: str | Path, evidence: bool = True) -> LabelTable:
     """Read a LabelTable: long Parquet or CSV, wide, or CheXpert's layout, told apart by their columns.
 
     Cells that a sparse file leaves out are unmentioned, with the probabilities that its metadata give. The vocabulary is the
     file's own, of whatever version and hash: tables, gold and channels meet by the names of findings.
+
+    Args:
+        path: Ends in .parquet or .csv.
+        evidence: Whether the places behind the labels are wanted; most of a large file is places.
 
     Raises:
         InputError: The file cannot be read, holds several labelers, an unknown state or finding, a probability outside
@@ -103,7 +129,7 @@ def read_table(path: str | Path) -> LabelTable:
     path = Path(path)
     _check_file(path, "label table", "write one with 'labelers run'")
     if path.suffix.lower() == ".parquet":
-        return _read_parquet(path)
+        return _read_parquet(path, evidence)
     if path.suffix.lower() != ".csv":
         raise InputError(f"{path}: expected a label table that ends in .parquet or .csv, got '{path.suffix}'")
     file = _read_csv(path)
@@ -112,8 +138,8 @@ def read_table(path: str | Path) -> LabelTable:
     _check_ids(file, "report_id")
     _check_dense(file)
     numbers = {n: _numbers(file, n) for n in ("probability", "uncertainty")}
-    places = _json_places(file) if "evidence" in file.columns else _Places.of([])
-    return _assemble(file, numbers, file.columns["finding"] != "", {}, places)
+    places = _json_places(file) if evidence and "evidence" in file.columns else _Places.of([])
+    return _assemble(file, numbers, file.columns["finding"].where(bool), {}, places)
 
 
 def _check_file(path: Path, what: str, advice: str) -> None:
@@ -128,14 +154,17 @@ def _read_csv(path: Path) -> _File:
     body = list(rows)
     cells = np.array([row for _, row in body], object).reshape(len(body), len(header))
     lines = np.array([line for line, _ in body], np.int64)
-    return _File(path, dict(zip(header, cells.T, strict=True)), lines, "line")
+    return _File(path, {name: _Column.of(column) for name, column in zip(header, cells.T, strict=True)}, lines, "line")
 
 
-def _read_parquet(path: Path) -> LabelTable:
+def _read_parquet(path: Path, evidence: bool) -> LabelTable:
     check_readable(path)
     try:
         with pq.ParquetFile(path) as parquet:
-            data = parquet.read()
+            metadata, fields = parquet.metadata, parquet.schema_arrow
+        ids = [f.name for f in fields if f.name == "report_id" and pa.types.is_string(f.type)]
+        with pq.ParquetFile(path, metadata=metadata, read_dictionary=ids) as parquet:
+            data = parquet.read([n for n in fields.names if evidence or n != "evidence"])
     except (pa.ArrowException, OSError, ValueError):  # ValueError: names of columns that are not UTF-8
         raise InputError(f"{path}: not a readable Parquet file; write it again") from None
     names = data.column_names
@@ -149,11 +178,11 @@ def _read_parquet(path: Path) -> LabelTable:
     if not long:
         return _one_row_a_report(file)
     _check_ids(file, "report_id")
-    metadata = _metadata(data.schema.metadata or {}, path)
+    stored = _metadata(data.schema.metadata or {}, path)
     numbers = {n: _floats(data.column(n), path, n) for n in ("probability", "uncertainty")}
     named = ~data.column("finding").is_null().to_numpy(zero_copy_only=False)
     places = _arrow_places(data.column("evidence"), path) if "evidence" in names else _Places.of([])
-    return _assemble(file, numbers, named, metadata, places)
+    return _assemble(file, numbers, named, stored, places)
 
 
 def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
@@ -169,20 +198,31 @@ def _metadata(raw: Mapping[bytes, bytes], path: Path) -> dict[str, Any]:
     return dict(metadata)
 
 
-def _text(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.object_]:
+def _text(column: pa.ChunkedArray, path: Path, name: str) -> _Column:
     try:
-        strings = column.cast(pa.string()).fill_null("")
-        cells = np.asarray(strings.to_numpy(zero_copy_only=False), object)
+        codes, values = _dictionary(column)
     except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(f"{path}: expected text or numbers in the column '{name}'; write the table again") from None
-    if pc.any(pc.match_substring(strings, NUL)).as_py():
+    codes, used = pd.factorize(codes)
+    again, values = pd.factorize(values[used])  # a file may name a text twice, or one that no row has
+    if any(NUL in text for text in values):
         raise not_text(f"{path}, column '{name}'")
-    return cells
+    return _Column(again[codes], np.asarray(values, object))
 
 
-def _ids(column: pa.ChunkedArray, path: Path) -> NDArray[np.object_]:
+def _dictionary(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], NDArray[np.object_]]:
+    """Texts of the rows as positions in a list of texts, in which "" stands for null."""
+    if column.type not in (pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.string())):
+        column = column.cast(pa.string()).dictionary_encode()
+    column = column.unify_dictionaries()
+    texts = column.chunk(0).dictionary.fill_null("").to_pylist() if column.num_chunks else []
+    codes = [chunk.indices.fill_null(-1).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return np.concatenate(codes) if codes else np.empty(0, np.int64), np.array([*texts, ""], object)
+
+
+def _ids(column: pa.ChunkedArray, path: Path) -> _Column:
     try:
-        return _text(id_strings(column), path, "report_id")
+        return _text(column if pa.types.is_dictionary(column.type) else id_strings(column), path, "report_id")
     except pa.ArrowException:
         raise InputError(f"{path}: expected text or whole numbers in the column 'report_id'; write the table again") from None
 
@@ -195,35 +235,38 @@ def _floats(column: pa.ChunkedArray, path: Path, name: str) -> NDArray[np.float3
 
 
 def _numbers(file: _File, name: str) -> NDArray[np.float32]:
+    column = file.columns[name]
     with np.errstate(over="ignore"):  # beyond float32 is infinite
-        values = pd.to_numeric(pd.Series(file.columns[name]), errors="coerce").to_numpy(np.float64).astype(np.float32)
-    file.fail(np.isnan(values) & (file.columns[name] != ""), f", column '{name}': expected a number; correct the cell")
-    return values
+        values = pd.to_numeric(pd.Series(column.values), errors="coerce").to_numpy(np.float64).astype(np.float32)
+    file.fail((np.isnan(values) & (column.values != ""))[column.codes], f", column '{name}': expected a number; correct the cell")
+    return np.asarray(values[column.codes])
 
 
-def _mapped(file: _File, name: str, values: Mapping[str, float], dtype: Any, expected: str) -> NDArray[Any]:
-    """Turn the texts of a column into numbers by a mapping; a text outside it is an error."""
-    codes, uniques = pd.factorize(file.columns[name])
-    stripped = [str(u).strip() for u in uniques]
-    file.fail(
-        ~np.isin(codes, [c for c, u in enumerate(stripped) if u in values]),
-        f", column '{name}': expected {expected}; correct the cell",
-    )
-    return np.array([values[u] for u in stripped], dtype)[codes]
+def _mapped(
+    file: _File, name: str, values: Mapping[str, float], dtype: Any, expected: str, rows: NDArray[np.bool_] | None = None
+) -> NDArray[Any]:
+    """Turn the texts of a column into numbers by a mapping; a text outside it is an error, in the rows that count."""
+    column = file.columns[name]
+    stripped = [str(text).strip() for text in column.values]
+    strange = np.array([text not in values for text in stripped], bool)
+    if strange.any():
+        bad = strange[column.codes]
+        file.fail(bad if rows is None else bad & rows, f", column '{name}': expected {expected}; correct the cell")
+    return np.asarray(np.array([values.get(text, 0) for text in stripped], dtype)[column.codes])
 
 
 def _check_ids(file: _File, name: str) -> None:
-    file.fail(np.array([not i or i.isspace() for i in file.columns[name]], bool), _NO_ID)
+    file.fail(file.columns[name].where(lambda i: not i or i.isspace()), _NO_ID)
 
 
 def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
-    ids = file.columns[name]
+    column = file.columns[name]
     _check_ids(file, name)
-    again = pd.Series(ids).duplicated().to_numpy()
-    if again.any():
-        first = file.lines[ids == ids[again][0]][0]
+    if len(column.values) < len(column.codes):
+        again = pd.Series(column.codes).duplicated().to_numpy()
+        first = file.lines[column.codes == column.codes[again][0]][0]
         file.fail(again, f": the report id of {file.unit} {first} again; ids must be unique, remove one")
-    return ids
+    return column.values
 
 
 @dataclass(frozen=True, eq=False)
@@ -262,7 +305,8 @@ def _arrow_places(column: pa.ChunkedArray, path: Path) -> _Places:
     places, lengths = evidence.flatten(), evidence.value_lengths().fill_null(0).to_numpy(zero_copy_only=False)
     start, end = (places.field(n).fill_null(-1).to_numpy(zero_copy_only=False) for n in ("start", "end"))
     states = _codes(places.field("state"), STATES[:UNMENTIONED])
-    if (start < 0).any() or (end <= start).any() or (states < 0).any():
+    nowhere = (start == 0) & (end == 0)  # a source of a fused table, which is no place in the text
+    if (start < 0).any() or ((end <= start) & ~nowhere).any() or (states < 0).any():
         raise broken
     cue = np.asarray(places.field("cue").fill_null("").to_numpy(zero_copy_only=False), object)
     attributes = None
@@ -285,12 +329,17 @@ def _codes(column: pa.Array, values: Sequence[str]) -> NDArray[np.int8]:
 def _json_places(file: _File) -> _Places:
     places: list[tuple[int, int, int, int, str]] = []
     told: list[tuple[int, ...]] = []
-    cells = file.columns["evidence"]
+    cells = file.columns["evidence"].texts()
     for row in np.flatnonzero((cells != "[]") & (cells != "")):
         try:
             for place in json.loads(cells[row]):
                 start, end, state, cue = (place[n] for n in ("start", "end", "state", "cue"))
-                if type(start) is not int or type(end) is not int or not 0 <= start < end < 2**31 or not isinstance(cue, str):
+                if (
+                    type(start) is not int
+                    or type(end) is not int
+                    or not (0 <= start < end < 2**31 or start == end == 0)
+                    or not isinstance(cue, str)
+                ):
                     raise ValueError
                 places.append((int(row), start, end, _PLACE_CODES[state], cue))
                 if ATTRIBUTES.keys() <= place.keys():
@@ -309,18 +358,18 @@ def _assemble(
     places: _Places,
 ) -> LabelTable:
     """Turn long rows into the dense table; rows that name no finding stand for a report of which nothing is said."""
-    file.columns["state"][~named] = STATES[UNMENTIONED]
-    report, ids = pd.factorize(file.columns["report_id"])
-    vocabulary = _vocabulary(metadata, file.columns["finding"][named], file.path)
-    cell = report * len(vocabulary) + _finding_columns(file, named, vocabulary)
-    state = _mapped(file, "state", _STATE_CODES, np.int8, _ONE_STATE)
+    ids, finding = file.columns["report_id"].values, file.columns["finding"]
+    vocabulary = _vocabulary(metadata, finding.values[pd.unique(finding.codes[named])], file.path)
+    cell = file.columns["report_id"].codes * np.int64(len(vocabulary)) + _finding_columns(file, named, vocabulary)
+    state = _mapped(file, "state", _STATE_CODES, np.int8, _ONE_STATE, named)
     for name, values in numbers.items():
         file.fail(named & ~((values >= 0) & (values <= 1)), f", column '{name}': expected a number in [0, 1]; correct the cell")
-    _check_once(file, cell, named)
+    at = cell if named.all() else cell[named]
+    _check_once(file, at, named, len(ids) * len(vocabulary))
     dense = _blank(metadata, len(ids), len(vocabulary), file.path)
     for name, values in {"state": state, **numbers}.items():
-        dense[name].ravel()[cell[named]] = values[named]
-    sources = pd.unique(file.columns["source"])
+        dense[name].ravel()[at] = values if at is cell else values[named]
+    sources = file.columns["source"].values
     if len(sources) > 1:
         raise InputError(
             f"{file.path}: expected the table of one labeler, found {len(sources)} sources; write one file a labeler"
@@ -340,7 +389,7 @@ def _assemble(
 
 def _vocabulary(metadata: Mapping[str, Any], findings: NDArray[np.object_], path: Path) -> Vocabulary:
     if "vocabulary" not in metadata:
-        return _named([str(f) for f in pd.unique(findings)], path)
+        return _named([str(f) for f in findings], path)
     stored = metadata["vocabulary"]
     try:
         name, version, digest = (stored[n] for n in ("name", "version", "hash"))
@@ -363,24 +412,27 @@ def _named(findings: list[str], path: Path) -> Vocabulary:
 
 
 def _finding_columns(file: _File, named: NDArray[np.bool_], vocabulary: Vocabulary) -> NDArray[np.int64]:
-    codes, uniques = pd.factorize(file.columns["finding"])
-    columns = np.array([vocabulary.index(u) if u in vocabulary else -1 for u in uniques], np.int64)
-    found = np.where(named, columns[codes], 0) if len(codes) else codes
+    column = file.columns["finding"]
+    columns = np.array([vocabulary.index(name) if name in vocabulary else -1 for name in column.values], np.int64)
+    found = np.where(named, columns[column.codes], 0)
     file.fail(found < 0, ": its finding is not in the table's vocabulary; remove the row, or write the table again")
     return np.asarray(found, np.int64)
 
 
-def _check_once(file: _File, cell: NDArray[np.int64], named: NDArray[np.bool_]) -> None:
-    again = np.zeros(len(cell), bool)
-    again[named] = pd.Series(cell[named]).duplicated().to_numpy()
-    file.fail(again, ": its report and finding stand in an earlier row too; remove one")
+def _check_once(file: _File, at: NDArray[np.int64], named: NDArray[np.bool_], cells: int) -> None:
+    """Check that no cell stands twice: ``at`` has those of the named rows."""
+    seen = np.zeros(cells, bool)
+    seen[at] = True
+    if np.count_nonzero(seen) < len(at):
+        again = np.zeros(len(named), bool)
+        again[named] = pd.Series(at).duplicated().to_numpy()
+        file.fail(again, ": its report and finding stand in an earlier row too; remove one")
 
 
 def _check_dense(file: _File) -> None:
     """A CSV says no vocabulary, so it must hold every finding for every report: a misspelt one is not a new one."""
-    reports = len(pd.unique(file.columns["report_id"]))
-    named = file.columns["finding"] != ""
-    codes, _ = pd.factorize(file.columns["finding"])
+    reports = len(file.columns["report_id"].values)
+    named, codes = file.columns["finding"].where(bool), file.columns["finding"].codes
     count = np.bincount(codes, minlength=1)[codes]
     rarest = count.min(initial=reports, where=named)  # the likeliest to be misspelt
     file.fail(

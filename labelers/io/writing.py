@@ -6,7 +6,7 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ from labelers.errors import UsageError
 from labelers.io.files import atomic_path
 from labelers.types import ATTRIBUTES, NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, LabelTable, Vocabulary
 
-__all__ = ["CHEXPERT", "PLACE", "SCHEMA_VERSION", "TableWriter", "chexpert_states", "open_table", "write_table"]
+__all__ = ["CHEXPERT", "PLACE", "SCHEMA_VERSION", "SourceOf", "TableWriter", "chexpert_states", "open_table", "write_table"]
 
 Format = Literal["long", "wide", "chexpert"]
 SCHEMA_VERSION = 1
@@ -118,11 +118,13 @@ def open_table(
 
 def write_table(table: LabelTable, path: str | Path, format: Format = "long") -> None:
     """Write one table whole, dense (every cell a row); raises as ``open_table``."""
-    with open_table(path, _Source(table), format, told=table.evidence.attributes is not None) as writer:
+    with open_table(path, SourceOf(table), format, told=table.evidence.attributes is not None) as writer:
         writer.write(table)
 
 
-class _Source:
+class SourceOf:
+    """What a file says of where its labels come from, taken from a table."""
+
     def __init__(self, table: LabelTable) -> None:
         self.name, self.version, self.vocabulary, self.parents = table.source, table.version, table.vocabulary, table.parents
 
@@ -253,7 +255,7 @@ class _Encoder:
             for k in range(len(table.vocabulary)):
                 columns += [
                     pa.array(table.probability[:, k]),
-                    pa.array(np.array(STATES, object)[table.state[:, k]], pa.string()),
+                    _strings(STATES, table.state[:, k]),
                 ]
         return pa.Table.from_arrays(columns, schema=self.schema())
 
@@ -280,7 +282,7 @@ def _arrow_long(table: LabelTable, blank: LabelTable | None, schema: pa.Schema) 
     sources = pa.array(np.zeros(len(cells), np.int8))
     return pa.Table.from_arrays(
         [
-            pa.array(table.report_ids[row], pa.string()),
+            _strings(table.report_ids, row),
             pa.DictionaryArray.from_arrays(findings, pa.array(table.vocabulary.names, pa.string())),
             pa.DictionaryArray.from_arrays(states, pa.array(STATES)),
             floats(table.probability),
@@ -300,12 +302,14 @@ def _arrow_evidence(table: LabelTable, cells: NDArray[np.int64], place: pa.Struc
     columns = [
         pa.array(e.start, pa.int32()),
         pa.array(e.end, pa.int32()),
-        pa.array(np.array(STATES, object)[e.state], pa.string()),
-        pa.array(np.array(e.cues, object)[e.cue] if len(e) else [], pa.string()),
-        *(
-            pa.array(np.array(values, object)[codes], pa.string())
-            for values, codes in zip(ATTRIBUTES.values(), told.T, strict=True)
-        ),
+        _strings(STATES, e.state),
+        _strings(e.cues, e.cue),
+        *(_strings(values, codes) for values, codes in zip(ATTRIBUTES.values(), told.T, strict=True)),
     ]
     places = pa.StructArray.from_arrays(columns[: place.num_fields], fields=list(place))
     return pa.ListArray.from_arrays(pa.array(offsets), places)
+
+
+def _strings(values: Sequence[str] | NDArray[Any], codes: NDArray[np.integer[Any]]) -> pa.Array:
+    """Return the value that each code stands for."""
+    return pa.array(values, pa.string()).take(pa.array(codes))

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from labelers import STATES, InputError, Report, read_channels
 from labelers.builtin.context import Context
-from labelers.channel import FLOOR, channel_information
+from labelers.channel import channel_information
 from labelers.crosswalk import from_scheme, listed, load_crosswalk, to_scheme
+from labelers.rows import FLOOR
 from labelers.testing import check_labeler
 from labelers.vocabulary import load_vocabulary
 from tests.fuzz import budget

@@ -141,11 +141,13 @@ def test_list(cli: Cli) -> None:
     assert (status, err) == (0, "")
     header, *lines = out.splitlines()
     column = header.index("what it does")
-    assert [line.split()[0] for line in lines][:2] == ["context", "keywords"]
+    names = [line.split()[0] for line in lines]
+    assert names == sorted(names)
+    assert {"context", "keywords", "table"} <= set(names)
     assert all(line[column - 1] == " " != line[column] for line in lines), "aligned"
     status, out, _ = cli("list", "--json")
     entry = json.loads(out)[0]
-    assert set(entry) == {"name", "version", "summary", "origin", "missing", "broken"}
+    assert set(entry) == {"name", "version", "summary", "origin", "needs", "options", "missing", "remedy", "broken"}
 
 
 def test_run_writes_a_table_and_counts_empty_reports(cli: Cli, reports: Path, tmp_path: Path) -> None:
@@ -285,7 +287,11 @@ def test_noise(cli: Cli, tmp_path: Path) -> None:
     assert line.split()[:3] == ["reader", "Edema", "40/60"]
     assert line.index("40/60") == header.index("gold")
     assert out.isascii()
-    assert err == "labelers: no channel for 'reader' and 'Fracture': 'positive' is no likelier when the finding is present\n"
+    assert err.splitlines() == [
+        "labelers: no channel for 'reader' and 'Fracture': 'positive' is no likelier when the finding is present",
+        f"labelers: channels of reader -> {tmp_path / 'channels.json'}, {tmp_path / 'channels.png'}",
+    ]
+    assert (tmp_path / "channels.png").read_bytes().startswith(b"\x89PNG")
     channels = read_channels(tmp_path / "channels.json")
     assert channels.truth == "images"
     channel = channels.find("reader", "anywhere", "Edema")
@@ -398,7 +404,8 @@ def test_bad_reports(cli: Cli, tmp_path: Path, case: str, suffix: str) -> None:
         (("explain", "--text", "no", "-", MARKER), ("not allowed",)),
         (("score", "IN", "IN", MARKER), ("more arguments than expected",)),
         (("score", "IN"), ("required", "gold")),
-        (("noise", "IN", "-o", "OUT"), ("required", "--gold")),
+        (("noise", "IN", "--truth", "images", "-o", "OUT"), ("--truth", "--gold")),
+        (("noise", "IN", "--gold", "IN", "-o", "OUT.png"), ("OUT.png", ".json")),
         (("noise", "IN", "--gold", "IN", "-o", "OUT", "--truth", "guess"), ("--truth", "'guess'")),
     ],
 )
