@@ -320,7 +320,8 @@ def from_scheme(
 
     A positive (else uncertain) label makes the findings that it implies so: the one that means the same, those that hold more,
     and all above them. A negative label denies the finding that means the same, or, where none does, those that imply it, and all
-    below them. What follows from no label is unmentioned; where labels contradict each other, positive counts over uncertain and uncertain over negative.
+    below them. What follows from no label is unmentioned; where labels contradict each other, positive counts over uncertain and
+    uncertain over negative.
 
     Args:
         report_ids: R ids.
