@@ -27,6 +27,7 @@ __all__ = [
     "RunCheckpoint",
     "checkpoint_file",
     "load",
+    "load_encoders",
     "load_weights",
     "read_checkpoint",
     "sources_of",
@@ -154,7 +155,8 @@ def sources_of(body: dict[str, Any], path: str | Path) -> Sources:
         sources = Sources.from_dict(body[CHECKPOINT_KEY]["sources"])
         names = (*sources.findings, *sources.labelers, *sources.datasets, *sources.patients, sources.patient_key)
         sound = all(isinstance(n, str) for n in names) and len(sources.prevalence) == len(sources.findings) > 0
-        sound = sound and all(0 < p < 1 for p in sources.prevalence) and sources.image_size > 0
+        sound = sound and all(0 < p < 1 for p in sources.prevalence)
+        sound = sound and (sources.image_size > 0 or (sources.image_size == 0 and _of_reports(body)))
     except (AttributeError, KeyError, TypeError, ValueError):
         sound = False
     if not sound:
@@ -162,6 +164,12 @@ def sources_of(body: dict[str, Any], path: str | Path) -> Sources:
             f"{path}: what it says of findings, labelers and data sets is damaged; give one that 'hybridpt fit' wrote"
         )
     return sources
+
+
+def _of_reports(body: dict[str, Any]) -> bool:
+    """Whether a checkpoint is a report labeler's, which has no image encoder."""
+    config = body[CHECKPOINT_KEY].get("model")
+    return isinstance(config, dict) and "image_encoder" not in config
 
 
 def load_weights(model: HybridModule, body: dict[str, Any], path: str | Path) -> None:
@@ -178,6 +186,34 @@ def load_weights(model: HybridModule, body: dict[str, Any], path: str | Path) ->
         ) from None
 
 
+def load_encoders(model: HybridModule, checkpoint: str | Path) -> Sources:
+    """Start a model's encoders from those of another checkpoint; its heads and the state of its training stay where they are.
+
+    Args:
+        model: Not yet trained.
+        checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
+
+    Returns:
+        What that checkpoint was trained on.
+
+    Raises:
+        InputError: As ``read_checkpoint``; or it holds another image encoder.
+    """
+    body = read_checkpoint(checkpoint)
+    weights = {n.removeprefix("encoders."): v for n, v in body["state_dict"].items() if n.startswith("encoders.")}
+    for part, encoder in (("image", model.encoders.image), ("text", model.encoders.text)):
+        theirs = {n.removeprefix(f"{part}."): v for n, v in weights.items() if n.startswith(f"{part}.")}
+        if encoder is None or (part == "text" and not theirs):
+            continue
+        try:
+            encoder.load_state_dict(theirs)
+        except (RuntimeError, TypeError, AttributeError):
+            raise InputError(
+                f"{checkpoint}: its {part} encoder is another than --model.{part}_encoder; give the class and options of its config.yaml"
+            ) from None
+    return sources_of(body, checkpoint)
+
+
 def load(checkpoint: str | Path) -> HybridModule:
     """Make the model of a checkpoint, ready for ``predict``.
 
@@ -185,8 +221,8 @@ def load(checkpoint: str | Path) -> HybridModule:
         checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
 
     Raises:
-        InputError: As ``read_checkpoint``; or the checkpoint holds no configuration (its model was put together in Python), one that
-            cannot be carried out, or names a class outside this package that nobody imported before.
+        InputError: As ``read_checkpoint``; or the checkpoint is a report labeler's, holds no configuration (its model was put together
+            in Python) or one that cannot be carried out, or names a class outside this package that nobody imported before.
 
     Example:
         >>> hybridpt.load("runs/demo/fit/best.ckpt").predict(["image.png"])  # doctest: +SKIP
@@ -195,6 +231,10 @@ def load(checkpoint: str | Path) -> HybridModule:
     config = body[CHECKPOINT_KEY].get("model")
     if config is None:
         raise InputError(f"{checkpoint}: holds weights but no configuration; build the same HybridModule and load its state_dict")
+    if _of_reports(body):
+        raise InputError(
+            f"{checkpoint}: labels reports and reads no images; use 'labelers run --labeler neural --set model=FOLDER'"
+        )
     try:
         model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in config.items()})
     except (InputError, UsageError):

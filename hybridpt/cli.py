@@ -1,4 +1,4 @@
-"""``hybridpt fit | validate | test | predict`` (LightningCLI) and ``hybridpt data``."""
+"""``hybridpt fit | validate | test | predict`` (LightningCLI), ``hybridpt data`` and ``hybridpt export``."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ USAGE = """usage: hybridpt COMMAND ...
   test      results.csv and a picture on test      --config FILE --ckpt_path CKPT
   predict   probabilities for every image          --config FILE --ckpt_path CKPT
   data      make or convert a data set             NAME -o FOLDER
+  export    the image encoder for timm and transformers, with a model card    CKPT -o FOLDER
 
 'hybridpt COMMAND --help' lists the options of one command."""
 
@@ -51,9 +52,27 @@ def _dispatch(arguments: list[str]) -> int | None:
             _data(arguments[1:])
         except Interrupted as stop:
             raise Interrupted(stop.signum, "run the same command again to go on") from None
+    elif command == "export":
+        _export(arguments[1:])
     else:
-        raise unknown_name("command", command, [*LIGHTNING, "data"])
+        raise unknown_name("command", command, [*LIGHTNING, "data", "export"])
     return 0
+
+
+def _export(arguments: list[str]) -> None:
+    """Run ``hybridpt export CKPT -o FOLDER``."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(
+        prog="hybridpt export", description="Write the image encoder of a checkpoint for users of timm and transformers."
+    )
+    parser.add_argument("checkpoint", type=str, help="a .ckpt file that 'hybridpt fit' wrote")
+    parser.add_argument("-o", "--output", type=str, required=True, help="folder to write; it must not exist yet")
+    values = parser.parse_args(arguments)
+    from hybridpt.export import export
+
+    export(values.checkpoint, values.output)
+    print(f"exported the image encoder of {values.checkpoint} -> {values.output}", file=sys.stderr)
 
 
 def _lightning(given: list[str]) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
 from labelers.errors import UsageError
 
-__all__ = ["check_configuration", "check_configurations"]
+__all__ = ["check_configuration", "check_configurations", "gives_option"]
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 100
@@ -69,6 +69,32 @@ def check_configuration(path: Path) -> None:
         raise UsageError(f"{path}{line}: not YAML ({error.problem}); correct the line") from None
     if not top:
         raise UsageError(f"{path}: expected a mapping of options, such as 'trainer:' and 'model:'; is it another file?")
+
+
+def gives_option(arguments: Sequence[str], section: str, name: str) -> bool:
+    """Whether a command line, or a configuration that it names, gives the option ``SECTION.NAME``.
+
+    What is wrong with a configuration is not said here.
+    """
+    for before, argument in zip(["", *arguments], arguments, strict=False):
+        option, equals, value = argument.partition("=")
+        if option == f"--{section}.{name}":
+            return True
+        inside = bool(equals) and option in _NAMED
+        if (inside or before in _NAMED) and name in _section(value if inside else argument, section):
+            return True
+    return False
+
+
+def _section(config: str, section: str) -> Mapping[str, Any]:
+    """Return the options of one section of a configuration, given as a path or as YAML itself."""
+    try:
+        text = Path(config).read_text(encoding="utf-8-sig") if not config.lstrip().startswith("{") else config
+        body = yaml.load(text, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+    except (OSError, ValueError, yaml.YAMLError):
+        return {}
+    part = body.get(section) if isinstance(body, dict) else None
+    return part if isinstance(part, dict) else {}
 
 
 class _Count:

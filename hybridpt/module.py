@@ -21,6 +21,7 @@ from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.noise import log_channels
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
+from hybridpt.optimization import freeze_layers, parameter_groups, warmup_cosine
 from labelers.channel import ChannelSet
 from labelers.errors import UsageError
 
@@ -40,6 +41,10 @@ class HybridModule(LightningModule):
         lr: Peak learning rate of AdamW.
         weight_decay: Decay of matrices; norms, biases, temperatures and prototypes have none.
         warmup: Share of the steps in which the learning rate rises, in [0, 1); it then falls by a cosine to the last step.
+        layer_decay: Factor of the learning rate from each layer of the image encoder to the one before it, in (0, 1].
+        frozen_layers: Layers of the image encoder, from the input on, that stay as they are; -1 for all.
+        ema: Decay a step of a running mean of the weights, in (0, 1), which is then validated, tested and saved; None for none.
+        init_from: A checkpoint of hybridpt whose encoders a new training starts from; to go on with a run is --ckpt_path.
 
     Raises:
         UsageError: No objective, or a number out of its range.
@@ -53,17 +58,27 @@ class HybridModule(LightningModule):
         lr: float = 3e-4,
         weight_decay: float = 0.05,
         warmup: float = 0.05,
+        layer_decay: float = 1.0,
+        frozen_layers: int = 0,
+        ema: float | None = None,
+        init_from: str | None = None,
     ) -> None:
         super().__init__()
         if not objectives:
             raise UsageError("expected one objective or more; name them under --model.objectives")
-        _check_numbers(lr, weight_decay, warmup)
+        _check_numbers(lr, weight_decay, warmup, layer_decay, ema)
         self.encoders = Encoders(image_encoder, text_encoder)
         self.objectives = nn.ModuleDict(objectives)
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup = warmup
+        self.layer_decay = layer_decay
+        self.ema = ema
+        self.init_from = init_from
+        self._still = [] if image_encoder is None or frozen_layers == 0 else freeze_layers(image_encoder, frozen_layers)
         self.sources: Sources | None = None
+        self.inherited: Sources | None = None
+        """What the encoders' starting weights were trained on, so that those patients are refused in an evaluation too."""
         self._watch = FiniteWatch()
         self._accumulated: list[Tensor] = []
         self.config: dict[str, Any] | None = None
@@ -201,30 +216,22 @@ class HybridModule(LightningModule):
             for _, objective in self.each():
                 objective.after_step(self.encoders)
 
+    def train(self, mode: bool = True) -> HybridModule:
+        """Switch to training mode; frozen layers stay in evaluation mode, so that their statistics do not move."""
+        super().train(mode)
+        for module in self._still:
+            module.eval()
+        return self
+
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine that ends where training ends."""
-        trained = [p for p in self.parameters() if p.requires_grad]
-        undecayed = self._undecayed()
-        groups = [
-            {"params": [p for p in trained if id(p) not in undecayed], "weight_decay": self.weight_decay},
-            {"params": [p for p in trained if id(p) in undecayed], "weight_decay": 0.0},
-        ]
-        optimizer = torch.optim.AdamW([g for g in groups if g["params"]], lr=self.lr)
+        groups = parameter_groups(self, self.encoders.image, self.lr, self.weight_decay, self.layer_decay)
+        optimizer = torch.optim.AdamW(groups, lr=self.lr)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        rise = max(1, round(self.warmup * steps))
-
-        def factor(step: int) -> float:
-            if step < rise:
-                return (step + 1) / rise
-            return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rise) / max(1, steps - rise))))
-
-        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-    def _undecayed(self) -> set[int]:
-        """Vectors and scalars (norms, biases, temperatures), embeddings and prototypes."""
-        ids = {id(p) for n, p in self.named_parameters() if p.ndim < 2 or n.endswith(("prototypes", "position"))}
-        return ids | {id(m.weight) for m in self.modules() if isinstance(m, nn.Embedding)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": warmup_cosine(optimizer, steps, self.warmup), "interval": "step"},
+        }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Put findings, labelers, data sets and the model's configuration into the checkpoint, in plain types.
@@ -269,11 +276,13 @@ class HybridModule(LightningModule):
         return pd.DataFrame(body, columns=list(self.sources.findings))
 
 
-def _check_numbers(lr: float, weight_decay: float, warmup: float) -> None:
+def _check_numbers(lr: float, weight_decay: float, warmup: float, layer_decay: float, ema: float | None) -> None:
     for name, value, fine, expected in (
         ("lr", lr, 0 < lr < math.inf, "a finite number above 0"),
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "a finite number from 0"),
         ("warmup", warmup, 0 <= warmup < 1, "a number from 0 to below 1"),
+        ("layer_decay", layer_decay, 0 < layer_decay <= 1, "a number above 0, at most 1"),
+        ("ema", ema, ema is None or 0 < ema < 1, "a number between 0 and 1"),
     ):
         if not fine:
             raise UsageError(f"--model.{name}: expected {expected}, got {value}")

@@ -25,11 +25,23 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveCon
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
 
-from hybridpt.checkpoint import CheckpointFiles, RunCheckpoint, checkpoint_file, load_weights, read_checkpoint, sources_of
+from hybridpt.averaging import WeightAverage
+from hybridpt.checkpoint import (
+    CheckpointFiles,
+    RunCheckpoint,
+    checkpoint_file,
+    load_encoders,
+    load_weights,
+    read_checkpoint,
+    sources_of,
+)
+from hybridpt.configuration import gives_option
 from hybridpt.data.datamodule import HybridDataModule
+from hybridpt.data.reports import ReportDataModule
 from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter
 from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
+from hybridpt.report_labeler import ReportModule
 from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, WandbMode, wandb_logger
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
@@ -48,7 +60,7 @@ NOISE = (
 )
 """Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, and the
 data module knows where in an epoch it stopped."""
-TRAINING_ONLY = ("lr", "weight_decay", "warmup")
+TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers", "ema", "init_from")
 """Options of the model that change nothing once it is trained."""
 RANGES = {
     "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),
@@ -76,7 +88,7 @@ class _Config(SaveConfigCallback):
 
 
 class HybridCLI(LightningCLI):
-    """``hybridpt fit | validate | test | predict``.
+    """``hybridpt fit | validate | test | predict``: of a report labeler where ``data.reports`` is given, else of a hybrid.
 
     A configuration names the classes of encoders, objectives, callbacks and loggers by their import path, so that those of other
     packages can be used; that path is imported. A configuration from a stranger is a program from a stranger. A checkpoint is not.
@@ -94,9 +106,11 @@ class HybridCLI(LightningCLI):
         self._earlier: Path | None = None
         with contextlib.ExitStack() as self._held:
             try:
+                # what is trained follows from what it is trained on, and is known before the options of its classes are parsed
+                of_reports = gives_option(args, "data", "reports")
                 super().__init__(
-                    HybridModule,
-                    HybridDataModule,
+                    ReportModule if of_reports else HybridModule,
+                    ReportDataModule if of_reports else HybridDataModule,
                     seed_everything_default=1,
                     trainer_defaults={"max_epochs": 10, "use_distributed_sampler": False},
                     save_config_callback=_Config,
@@ -224,6 +238,8 @@ class HybridCLI(LightningCLI):
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
             callbacks.append(StopOnSignal(last, shlex.join(command)))
+            if self.model.ema is not None:
+                callbacks.append(WeightAverage(self.model.ema))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
             callbacks.append(RunCheckpoint(filename="best", monitor="val/criterion", **common))
             callbacks.append(RunCheckpoint(filename="last", **common))  # after best, whose state it holds
@@ -243,6 +259,8 @@ class HybridCLI(LightningCLI):
         """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far."""
         if self._get(self.config, "ckpt_path") is not None:
             self._restore(())
+        elif self.model.init_from is not None:
+            self.model.inherited = load_encoders(self.model, self.model.init_from)
         metrics = self.output / "metrics.csv"
         if metrics.exists():  # the logger deletes what it finds
             names = (self.output / f"metrics_{number}.csv" for number in itertools.count(1))

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from lightning import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from hybridpt.batch import Batch
 from hybridpt.data.dataset import Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
@@ -24,6 +24,7 @@ from hybridpt.data.text import contrastive_text
 from labelers.channel import ChannelSet, read_channels
 from labelers.errors import InputError, UsageError
 from labelers.io import read_gold
+from labelers.types import Vocabulary
 
 __all__ = ["HybridDataModule"]
 
@@ -88,6 +89,7 @@ class HybridDataModule(LightningDataModule):
         self.image_root = image_root
         self.sources: Sources
         self.rows: pd.DataFrame
+        self.vocabularies: tuple[Vocabulary, ...] = ()
         self.gold_used = False
         self.channel_set: ChannelSet | None = None
         self._begun: dict[str, Any] = {"epoch": 0, "batches": 0}
@@ -96,7 +98,7 @@ class HybridDataModule(LightningDataModule):
         """Read and join everything but the pixels."""
         model: Any = getattr(self.trainer, "lightning_module", None)
         known: Sources | None = getattr(model, "sources", None)
-        self.rows = read_manifest(self.manifest, self.image_root)
+        self.rows = self._read_rows()
         self.channel_set = None if self.channels is None else read_channels(self.channels)
         joined = self._join(known)
         train = (self.rows["split"] == "train").to_numpy()
@@ -120,6 +122,15 @@ class HybridDataModule(LightningDataModule):
             self.rows["split"].to_numpy(object),
             self.strict,
         )
+
+    def _read_rows(self) -> pd.DataFrame:
+        """Return one row an image, checked."""
+        return read_manifest(self.manifest, self.image_root)
+
+    def _dataset(self) -> Dataset[Sample]:
+        """Return the samples by row."""
+        roots = image_roots(self.manifest, self.image_root)
+        return ImageDataset(self._table, self.sources.image_size, self._views, roots)
 
     def _folder(self, stage: str) -> Path:
         """Where the stage writes: the run's folder for a fit, one below it for the rest."""
@@ -175,6 +186,7 @@ class HybridDataModule(LightningDataModule):
 
     def _join(self, known: Sources | None) -> JoinedLabels:
         tables = read_tables(self.labels)
+        self.vocabularies = tuple(table.vocabulary for _, table in tables)
         union = list(dict.fromkeys(n for _, t in tables for n in t.vocabulary.names))
         findings = self.findings or (union if known is None or union else list(known.findings))
         if not findings:
@@ -214,14 +226,15 @@ class HybridDataModule(LightningDataModule):
             prior = self.channel_set.prior
             given = [prior.get(f, p) for f, p in zip(joined.findings, prevalence, strict=True)]
             prevalence = tuple(float(p) for p in np.clip(given, *PREVALENCE))
-        key = secrets.token_hex(16)
+        earlier: Sources | None = getattr(getattr(self.trainer, "lightning_module", None), "inherited", None)
+        key = secrets.token_hex(16) if earlier is None or not earlier.patient_key else earlier.patient_key
         return Sources(
             findings=joined.findings,
             labelers=joined.labelers,
             datasets=tuple(sorted(self.rows["dataset"].unique())),
             prevalence=prevalence,
             image_size=self.image_size,
-            patients=keyed_hash(self.rows["patient_id"][train].unique(), key),
+            patients=keyed_hash(self.rows["patient_id"][train].unique(), key) | (earlier.patients if earlier else frozenset()),
             patient_key=key,
             channels=self.channel_set,
         )
@@ -261,7 +274,7 @@ class HybridDataModule(LightningDataModule):
         if train:
             sampler = EpochSampler(rows, self.seed, self._begun["epoch"], self._begun["batches"] * self.batch_size)
         return DataLoader(
-            ImageDataset(self._table, self.sources.image_size, self._views, image_roots(self.manifest, self.image_root)),
+            self._dataset(),
             batch_size=self.batch_size,
             sampler=sampler,
             num_workers=self.num_workers,

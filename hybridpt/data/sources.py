@@ -21,7 +21,7 @@ class Sources:
         labelers: S names, the rows of every label tensor.
         datasets: D names.
         prevalence: Share of the training studies in which a labeler says positive, or the gold's prior, K numbers in (0, 1).
-        image_size: Side of the standard image in pixels.
+        image_size: Side of the standard image in pixels; 0 for a model of reports alone.
         patients: Keyed hashes of the training patients, so that an evaluation can refuse them.
         patient_key: The key of those hashes.
         channels: What was measured of the labelers; not kept in a checkpoint, where the tensors made of it are.

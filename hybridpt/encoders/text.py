@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from labelers.errors import UsageError
 
-__all__ = ["ByteEncoder", "TextEncoder", "TransformersEncoder", "masked_pool"]
+__all__ = ["ByteEncoder", "HuggingFaceEncoder", "TextEncoder", "TransformersEncoder", "masked_pool"]
 
 
 def masked_pool(tokens: Tensor, mask: Tensor) -> Tensor:
@@ -28,8 +28,15 @@ class TextEncoder(nn.Module, ABC):
     """Maps a sequence of N strings to token ids (N, T) int64 and their mask (N, T) bool."""
 
     @abstractmethod
+    def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return vectors along the text, (N, S, width), and where they stand, (N, S) bool, of (N, T) int64 and (N, T) bool.
+
+        S may be less than T; padding changes no vector that stands.
+        """
+
     def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Encode (N, T) int64 and (N, T) bool to (N, width); padding changes nothing."""
+        """Encode (N, T) int64 and (N, T) bool to (N, width), the mean of what stands; padding changes nothing."""
+        return masked_pool(*self.states(tokens, mask))
 
 
 class ByteTokenizer:
@@ -74,10 +81,10 @@ class ByteEncoder(TextEncoder):
         self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
         self.norm = nn.LayerNorm(width)
 
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Encode (N, T) int64 and (N, T) bool to (N, width); padding changes nothing."""
+    def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one vector for every eight bytes."""
         if tokens.shape[1] == 0:
-            return self.norm.weight.new_zeros(len(tokens), self.width)
+            return self.norm.weight.new_zeros(len(tokens), 0, self.width), mask
         pad = -tokens.shape[1] % self.STRIDE
         tokens, mask = nn.functional.pad(tokens, (0, pad)), nn.functional.pad(mask, (0, pad))
         x = self.embedding(tokens)
@@ -87,7 +94,7 @@ class ByteEncoder(TextEncoder):
         x = x + self.position[: x.shape[1]]
         attended = short.clone()
         attended[:, 0] = True  # attention over no token at all is nan; the pooled vector of an empty text is zero all the same
-        return masked_pool(self.norm(self.layers(x, src_key_padding_mask=~attended)), short)
+        return self.norm(self.layers(x, src_key_padding_mask=~attended)), short
 
 
 class HuggingFaceTokenizer:
@@ -105,7 +112,42 @@ class HuggingFaceTokenizer:
         return out["input_ids"], out["attention_mask"].bool()
 
 
-class TransformersEncoder(TextEncoder):
+class HuggingFaceEncoder(TextEncoder):
+    """A text model of transformers with its tokenizer, pooled by a masked mean.
+
+    Args:
+        model: A model that gives a last hidden state.
+        tokenizer: Its tokenizer.
+        max_length: Longest text in tokens; the rest is cut off.
+        frozen: Keep the weights as they are.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, max_length: int, frozen: bool = False) -> None:
+        super().__init__()
+        self.model = model
+        self.width = int(self.model.config.hidden_size)
+        self.tokenizer = HuggingFaceTokenizer(tokenizer, max_length)
+        self.frozen = frozen
+        self.model.train(not frozen)  # as loaded, it would train without dropout
+        if frozen:
+            self.model.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> HuggingFaceEncoder:
+        """Switch to training mode; a frozen model stays in evaluation mode, so that its dropout is off."""
+        super().train(mode)
+        if self.frozen:
+            self.model.eval()
+        return self
+
+    def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return one vector a token."""
+        if tokens.shape[1] == 0:
+            return torch.zeros(len(tokens), 0, self.width, device=tokens.device), mask
+        hidden: Tensor = self.model(input_ids=tokens, attention_mask=mask.to(torch.int64)).last_hidden_state
+        return hidden, mask
+
+
+class TransformersEncoder(HuggingFaceEncoder):
     """A text model of transformers, by name or local folder, pooled by a masked mean.
 
     Args:
@@ -119,7 +161,6 @@ class TransformersEncoder(TextEncoder):
     """
 
     def __init__(self, name: str, max_length: int = 128, frozen: bool = False, pretrained: bool = True) -> None:
-        super().__init__()
         from transformers import AutoConfig, AutoModel, AutoTokenizer
 
         models = cast(Any, AutoModel)
@@ -131,24 +172,4 @@ class TransformersEncoder(TextEncoder):
                 f"the text model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote (model and "
                 "tokenizer), or a name that the hub or its local cache has"
             ) from None
-        self.model = cast(Any, weights)
-        self.width = int(self.model.config.hidden_size)
-        self.tokenizer = HuggingFaceTokenizer(tokenizer, max_length)
-        self.frozen = frozen
-        if frozen:
-            self.model.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> TransformersEncoder:
-        """Switch to training mode; a frozen model stays in evaluation mode, so that its dropout is off."""
-        super().train(mode)
-        if self.frozen:
-            self.model.eval()
-        return self
-
-    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
-        """Encode (N, T) int64 and (N, T) bool to (N, width); padding changes nothing."""
-        if tokens.shape[1] == 0:
-            return torch.zeros(len(tokens), self.width, device=tokens.device)
-        output = self.model(input_ids=tokens, attention_mask=mask.to(torch.int64))
-        hidden: Tensor = output.last_hidden_state
-        return masked_pool(hidden, mask)
+        super().__init__(weights, tokenizer, max_length, frozen)
