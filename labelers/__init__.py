@@ -7,11 +7,10 @@ from collections.abc import Sequence
 from labelers.agreement import Agreement, Scores, agreement, score
 from labelers.channel import Channel, ChannelSet, estimate_channels, read_channels
 from labelers.errors import InputError, UsageError
-from labelers.fusion import Fusion, fuse_votes
+from labelers.fusion import Fusion, fuse
 from labelers.io import Gold, read_gold, read_reports, read_table, write_table
 from labelers.registry import Labeler, create
 from labelers.types import STATES, LabelTable, Report, Vocabulary
-from labelers.votes import collect_votes, common_findings
 
 __all__ = [
     "STATES",
@@ -64,22 +63,3 @@ def label(texts: Sequence[str | Report], labeler: str | Labeler = "context") -> 
         raise TypeError("label expects a sequence of texts, got one string; put it into a list")
     reports = [t if isinstance(t, Report) else Report(str(i), t) for i, t in enumerate(texts)]
     return (create(labeler) if isinstance(labeler, str) else labeler).label(reports)
-
-
-def fuse(tables: Sequence[LabelTable], channels: ChannelSet) -> LabelTable:
-    """Join the tables of several labelers to one posterior.
-
-    Args:
-        tables: One table a labeler; those of another label scheme are mapped by the cross-walk that has all their labels.
-        channels: Of ``estimate_channels`` or ``read_channels``.
-
-    Returns:
-        A dense table with the source "fused", its parents, and as evidence which source moved each cell by how many bits.
-
-    Raises:
-        InputError: The channels are of one labeler or of others, or the tables share no finding.
-    """
-    if channels.fusion is None:
-        raise InputError("the channels are of one labeler, nothing to fuse; estimate them from two tables or more")
-    joined = common_findings(tables)
-    return fuse_votes(collect_votes(joined, channels.fusion.findings), channels.fusion, joined[0].vocabulary)

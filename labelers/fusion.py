@@ -27,9 +27,9 @@ from labelers.types import (
     Vocabulary,
     binary_entropy,
 )
-from labelers.votes import SILENT, Patterns, Tally, Votes, find_patterns, tally
+from labelers.votes import SILENT, Patterns, Tally, Votes, collect_votes, common_findings, find_patterns, tally
 
-__all__ = ["Fusion", "fit_fusion", "fuse_votes"]
+__all__ = ["Fusion", "fit_fusion", "fuse", "fuse_votes"]
 
 FOLDS = 5
 """Parts of the gold, each held out once."""
@@ -84,9 +84,7 @@ class Fusion:
             "findings": list(self.findings),
             "rule": self.name,
             "siblings": [list(group) for group in self.siblings],
-            "exponents": None
-            if self.exponents is None
-            else dict(zip(self.labelers, self.exponents.tolist(), strict=True)),
+            "exponents": None if self.exponents is None else dict(zip(self.labelers, self.exponents.tolist(), strict=True)),
             "intercept": self.intercept,
             "held_out_nll": {name: round(value, 6) for name, value in self.held_out.items()},
             "parameters": self.rule.to_json(),
@@ -320,3 +318,22 @@ def _spread(
         cue=number[group, finding, pattern] if len(cell) else np.zeros(0, np.int32),
         cues=cues,
     )
+
+
+def fuse(tables: Sequence[LabelTable], fusion: Fusion | None) -> LabelTable:
+    """Join the tables of several labelers to one posterior.
+
+    Args:
+        tables: One table a labeler; those of another label scheme are mapped by the cross-walk that has all their labels.
+        fusion: ``ChannelSet.fusion`` of ``estimate_channels`` or ``read_channels``.
+
+    Returns:
+        A dense table with the source "fused", its parents, and as evidence which source moved each cell by how many bits.
+
+    Raises:
+        InputError: The channels are of one labeler or of others, or the tables share no finding.
+    """
+    if fusion is None:
+        raise InputError("the channels are of one labeler, nothing to fuse; estimate them from two tables or more")
+    joined = common_findings(tables)
+    return fuse_votes(collect_votes(joined, fusion.findings), fusion, joined[0].vocabulary)

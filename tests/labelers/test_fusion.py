@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import labelers
 from labelers import Gold, InputError, LabelTable, Vocabulary, estimate_channels, read_channels, read_table, score, write_table
 from labelers.agreement import agreement, shared_errors
 from labelers.channel import ALL_DATASETS
@@ -199,6 +200,17 @@ def test_channels_without_gold() -> None:
     assert np.mean(covered) > 0.75
     with pytest.raises(InputError, match="3 labelers or more"):
         estimate_channels(tables_of(simulation)[:2], None)
+
+
+def test_fuse_from_python() -> None:
+    simulation = simulate_votes(600, 9, shared=0.5)
+    tables = tables_of(simulation)
+    channels = estimate_channels(tables, gold_of(simulation, 200))
+    fused = labelers.fuse(tables, channels.fusion)
+    assert fused.parents == simulation.votes.labelers
+    assert loss(fused.probability, simulation.truth) < min(loss(t.probability, simulation.truth) for t in tables)
+    with pytest.raises(InputError, match="nothing to fuse"):
+        labelers.fuse(tables[:1], estimate_channels(tables[:1], gold_of(simulation, 200)).fusion)
 
 
 # --- agreement ----------------------------------------------------------------------------------------------------------------

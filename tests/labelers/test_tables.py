@@ -113,6 +113,50 @@ def test_side_severity_and_change_survive(tmp_path: Path, name: str) -> None:
     assert all(ATTRIBUTES.keys() <= place.keys() for place in places)
 
 
+@pytest.mark.parametrize("name", ["t.parquet", "t.csv"])
+def test_a_table_can_be_read_without_its_places(tmp_path: Path, name: str) -> None:
+    read = read_table(write(TABLE, tmp_path / name), evidence=False)
+    assert len(TABLE.evidence)
+    same(read, dataclasses.replace(TABLE, evidence=Evidence.empty()))
+
+
+def shuffled(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """The same texts in two chunks, with a dictionary that has them in another order, one twice and one that no row has."""
+    texts = column.to_pylist()
+    known = sorted({text for text in texts if text is not None}, reverse=True)
+    values = pa.array(["nobody\0", *known, known[0]])
+    last = len(known) + 1
+    codes = [None if t is None else last if t == known[0] and i % 2 else 1 + known.index(t) for i, t in enumerate(texts)]
+    half = len(codes) // 2
+    parts = [pa.DictionaryArray.from_arrays(pa.array(part, pa.int32()), values) for part in (codes[:half], codes[half:])]
+    return pa.chunked_array(parts)
+
+
+@pytest.mark.parametrize("column", ["report_id", "finding", "state", "source"])
+def test_rows_are_read_in_their_order_whatever_the_dictionary(column: str, tmp_path: Path) -> None:
+    data = pq.read_table(write_sparse(TABLE, tmp_path / "t.parquet"))
+    data = data.set_column(data.column_names.index(column), column, shuffled(data.column(column)))
+    pq.write_table(data, tmp_path / "t.parquet", row_group_size=4)
+    same(read_table(tmp_path / "t.parquet"), TABLE)
+
+
+@pytest.mark.parametrize("tables", [1, 3])
+def test_a_parquet_file_that_cannot_be_written_is_said(tables: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
+
+    def write_all() -> None:
+        with open_table(tmp_path / "t.parquet", Writer) as writer:
+            for _ in range(tables):
+                writer.write(TABLE)
+
+    with pytest.raises(InputError, match=r"t.parquet.*No space left"):
+        write_all()
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_table_whose_places_tell_another_side_is_refused(tmp_path: Path) -> None:
     e = dataclasses.replace(TABLE.evidence, attributes=np.ones((len(TABLE.evidence), 3), np.int8))
     path = write(dataclasses.replace(TABLE, evidence=e), tmp_path / "t.csv")
