@@ -236,7 +236,8 @@ def load(checkpoint: str | Path) -> HybridModule:
             f"{checkpoint}: labels reports and reads no images; use 'labelers run --labeler neural --set model=FOLDER'"
         )
     try:
-        model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in config.items()})
+        options = {**config, "compile": False}  # that takes minutes, and a compiler
+        model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in options.items()})
     except (InputError, UsageError):
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:

@@ -44,6 +44,9 @@ class HybridModule(LightningModule):
         layer_decay: Factor of the learning rate from each layer of the image encoder to the one before it, in (0, 1].
         frozen_layers: Layers of the image encoder, from the input on, that stay as they are; -1 for all.
         ema: Decay a step of a running mean of the weights, in (0, 1), which is then validated, tested and saved; None for none.
+        chunk: Rows that go through an encoder at a time, None for all: with it a batch of any size fits, at the price of a second forward
+            pass, and every row of the batch is still a contrastive negative of every other, which accumulated batches are not.
+        compile: Compile the image encoder.
         init_from: A checkpoint of hybridpt whose encoders a new training starts from; to go on with a run is --ckpt_path.
 
     Raises:
@@ -61,12 +64,14 @@ class HybridModule(LightningModule):
         layer_decay: float = 1.0,
         frozen_layers: int = 0,
         ema: float | None = None,
+        chunk: int | None = None,
+        compile: bool = False,
         init_from: str | None = None,
     ) -> None:
         super().__init__()
         if not objectives:
             raise UsageError("expected one objective or more; name them under --model.objectives")
-        _check_numbers(lr, weight_decay, warmup, layer_decay, ema)
+        _check_numbers(lr, weight_decay, warmup, layer_decay, ema, chunk)
         self.encoders = Encoders(image_encoder, text_encoder)
         self.objectives = nn.ModuleDict(objectives)
         self.lr = lr
@@ -74,7 +79,10 @@ class HybridModule(LightningModule):
         self.warmup = warmup
         self.layer_decay = layer_decay
         self.ema = ema
+        self.chunk = chunk
         self.init_from = init_from
+        if compile and image_encoder is not None:
+            image_encoder.compile()
         self._still = [] if image_encoder is None or frozen_layers == 0 else freeze_layers(image_encoder, frozen_layers)
         self.sources: Sources | None = None
         self.inherited: Sources | None = None
@@ -142,7 +150,7 @@ class HybridModule(LightningModule):
 
     def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
         """Return every loss under ``objective/term``, and their weighted sum under ``loss``; scalars."""
-        step = Step(batch, self.encoders, self.llr, progress)
+        step = Step(batch, self.encoders, self.llr, progress, self.chunk if self.training else None)
         named: dict[str, Tensor] = {}
         total = torch.zeros((), device=batch["image"].device)
         for name, objective in self.each():
@@ -276,13 +284,16 @@ class HybridModule(LightningModule):
         return pd.DataFrame(body, columns=list(self.sources.findings))
 
 
-def _check_numbers(lr: float, weight_decay: float, warmup: float, layer_decay: float, ema: float | None) -> None:
+def _check_numbers(
+    lr: float, weight_decay: float, warmup: float, layer_decay: float, ema: float | None, chunk: int | None
+) -> None:
     for name, value, fine, expected in (
         ("lr", lr, 0 < lr < math.inf, "a finite number above 0"),
         ("weight_decay", weight_decay, 0 <= weight_decay < math.inf, "a finite number from 0"),
         ("warmup", warmup, 0 <= warmup < 1, "a number from 0 to below 1"),
         ("layer_decay", layer_decay, 0 < layer_decay <= 1, "a number above 0, at most 1"),
         ("ema", ema, ema is None or 0 < ema < 1, "a number between 0 and 1"),
+        ("chunk", chunk, chunk is None or chunk > 0, "a number from 1"),
     ):
         if not fine:
             raise UsageError(f"--model.{name}: expected {expected}, got {value}")

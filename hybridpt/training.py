@@ -60,7 +60,7 @@ NOISE = (
 )
 """Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, and the
 data module knows where in an epoch it stopped."""
-TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers", "ema", "init_from")
+TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers", "ema", "chunk", "compile", "init_from")
 """Options of the model that change nothing once it is trained."""
 RANGES = {
     "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),

@@ -1,5 +1,6 @@
 """Image and text encoders, and the projections into the model's embedding spaces."""
 
+from hybridpt.encoders.chunks import encode_in_chunks
 from hybridpt.encoders.image import ImageEncoder, ImageFeatures, TimmEncoder
 from hybridpt.encoders.lexicon import LexiconEncoder
 from hybridpt.encoders.projection import Projection
@@ -17,4 +18,5 @@ __all__ = [
     "TimmEncoder",
     "TransformersEncoder",
     "TransformersImageEncoder",
+    "encode_in_chunks",
 ]

@@ -9,19 +9,31 @@ from torch import Tensor, nn
 
 from hybridpt.batch import Batch, View
 from hybridpt.data.sources import Sources
-from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder
+from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder, encode_in_chunks
 from labelers.errors import UsageError
 
 __all__ = ["Encoders", "Objective", "Step"]
 
 
 class Encoders(nn.Module):
-    """The encoders that all objectives share; ``text`` is None for a model of images alone."""
+    """The encoders that all objectives share; ``text`` is None for a model of images alone, ``image`` for one of reports alone."""
 
-    def __init__(self, image: ImageEncoder, text: TextEncoder | None) -> None:
+    def __init__(self, image: ImageEncoder | None, text: TextEncoder | None) -> None:
         super().__init__()
         self.image = image
         self.text = text
+
+    def need_image(self, who: str) -> ImageEncoder:
+        """Return the image encoder.
+
+        Raises:
+            UsageError: The model has none.
+        """
+        if self.image is None:
+            raise UsageError(
+                f"the objective '{who}' needs images; give a manifest with --data.manifest in the place of --data.reports"
+            )
+        return self.image
 
     def need_text(self, who: str) -> TextEncoder:
         """Return the text encoder.
@@ -42,24 +54,27 @@ class Step:
         encoders: The shared encoders, for an objective's own forward passes.
         llr: log P(state | present) - log P(state | absent), (D + 1, S, K, 4) float32; see ``hybridpt.noise``.
         progress: Share of the training that is done, in [0, 1]; 1 outside training.
+        chunk: Rows that go through an encoder at a time, None for all at once; see ``encoders.chunks``.
     """
 
-    def __init__(self, batch: Batch, encoders: Encoders, llr: Tensor, progress: float = 1.0) -> None:
+    def __init__(self, batch: Batch, encoders: Encoders, llr: Tensor, progress: float = 1.0, chunk: int | None = None) -> None:
         self.batch = batch
         self.encoders = encoders
         self.llr = llr
         self.progress = progress
+        self.chunk = chunk
 
     @cached_property
     def image(self) -> ImageFeatures:
         """Features of the standard image."""
-        features: ImageFeatures = self.encoders.image(self.batch["image"])
+        features: ImageFeatures = encode_in_chunks(self.encoders.need_image("image"), (self.batch["image"],), self.chunk)
         return features
 
     @cached_property
     def text(self) -> Tensor:
         """One vector a text, (B, width); zeros where there is none."""
-        text: Tensor = self.encoders.need_text("text")(self.batch["tokens"], self.batch["token_mask"])
+        tokens = (self.batch["tokens"], self.batch["token_mask"])
+        text: Tensor = encode_in_chunks(self.encoders.need_text("text"), tokens, self.chunk)
         return text
 
 

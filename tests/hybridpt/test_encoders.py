@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from hybridpt.encoders import ByteEncoder, TimmEncoder, TransformersEncoder
+from hybridpt.encoders import ByteEncoder, ImageFeatures, TimmEncoder, TransformersEncoder, encode_in_chunks
 from hybridpt.encoders.text import masked_pool
 from labelers.errors import UsageError
 
@@ -108,3 +108,43 @@ def test_tokenizers_travel_to_workers(bert: Path) -> None:
     for tokenizer in (ByteEncoder(width=32).tokenizer, TransformersEncoder(str(bert)).tokenizer):
         copy = pickle.loads(pickle.dumps(tokenizer))
         assert torch.equal(copy(TEXTS)[0], tokenizer(TEXTS)[0])
+
+
+def test_a_batch_in_chunks_gives_the_same_features_and_gradients() -> None:
+    torch.manual_seed(0)
+    image = TimmEncoder("vit_tiny_patch16_224", image_size=32)
+    text = ByteEncoder(16, 1).eval()
+    tokens, mask = text.tokenizer(["no effusion", "heart", "a longer text on the left lung", "", "x"])
+    for encoder, inputs in ((image, (torch.rand(5, 1, 32, 32),)), (text, (tokens, mask))):
+        outcomes = []
+        encoder.double()
+        inputs = tuple(x.double() if x.is_floating_point() else x for x in inputs)
+        for size in (None, 2, 5):
+            encoder.zero_grad()
+            out = encode_in_chunks(encoder, inputs, size)
+            pooled = out.pooled if isinstance(out, ImageFeatures) else out
+            similar = pooled @ pooled.T  # every row against every other, as a contrastive loss has it
+            similar.square().sum().backward()
+            outcomes.append([pooled.detach(), *(p.grad.clone() for p in encoder.parameters() if p.grad is not None)])
+        for other in outcomes[1:]:
+            for one, same in zip(outcomes[0], other, strict=True):
+                torch.testing.assert_close(same, one)
+
+
+def test_chunks_keep_no_activations_for_the_backward_pass() -> None:
+    """What autograd saves for the backward pass grows with the chunk, not with the batch."""
+
+    def saved(size: int | None, rows: int) -> int:
+        count = 0
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            nonlocal count
+            count += x.numel()
+            return x
+
+        encoder = TimmEncoder("vit_tiny_patch16_224", image_size=32)
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            encode_in_chunks(encoder, (torch.rand(rows, 1, 32, 32),), size)
+        return count
+
+    assert saved(4, 16) < saved(None, 16) / 20
