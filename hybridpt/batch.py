@@ -31,7 +31,7 @@ class Batch(TypedDict):
     """B images with what is known of them; K findings, S labelers, T tokens.
 
     Attributes:
-        image: Standard view, (B, 1, H, W) float32 in [0, 1].
+        image: Standard view, (B, 1, H, W) float32 in [0, 1]; H and W are 0 where the data are reports alone.
         views: Further crops by the name of their ``View``, each (B, V, 1, h, w) float32 in [0, 1].
         tokens: Token ids of the report text, (B, T) int64; T may be 0.
         token_mask: True where a token stands, (B, T) bool.
@@ -43,6 +43,7 @@ class Batch(TypedDict):
         dataset: Index of the data set among the model's, the number of those for one it does not know, (B,) int64.
         study: Number of the study; images of one study share it, (B,) int64.
         words: Number of the distinct report text; images whose reports say the same share it, (B,) int64.
+        said: Numbers of all texts that the report may be drawn as, (B, U) int64, -1 beyond the last; ``words`` is one of them.
         row: Row of the image in the manifest, (B,) int64.
     """
 
@@ -58,4 +59,5 @@ class Batch(TypedDict):
     dataset: Tensor
     study: Tensor
     words: Tensor
+    said: Tensor
     row: Tensor

@@ -128,11 +128,12 @@ class HybridModule(LightningModule):
             self.build(sources)
 
     def on_fit_start(self) -> None:
-        """Refuse channels given by hand that a resumed checkpoint overrides.
+        """Go into training mode, and refuse channels given by hand that a resumed checkpoint overrides.
 
         Raises:
             UsageError: As described.
         """
+        self.train()  # Lightning keeps the modes it finds, and a loaded encoder is in that of evaluation
         given: ChannelSet | None = self.trainer.datamodule.channel_set  # type: ignore[attr-defined]
         if given is None or self.sources is None:
             return

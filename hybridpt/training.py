@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
@@ -66,6 +66,7 @@ RANGES = {
     "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),
     "trainer.max_epochs": (1, math.inf, "from 1"),
     "trainer.accumulate_grad_batches": (1, math.inf, "from 1"),
+    "early_stopping": (0, math.inf, "from 0"),
     "trainer.gradient_clip_val": (0, math.inf, "from 0"),
     "trainer.limit_train_batches": (1e-9, math.inf, "above 0"),
 }
@@ -132,7 +133,13 @@ class HybridCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of wandb."""
+        """Add the options of wandb, and of stopping early."""
+        parser.add_argument(
+            "--early_stopping",
+            type=int,
+            default=0,
+            help="end a fit after so many epochs without a lower val/criterion; 0 for never",
+        )
         parser.add_argument(
             "--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them"
         )
@@ -238,6 +245,9 @@ class HybridCLI(LightningCLI):
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
             callbacks.append(StopOnSignal(last, shlex.join(command)))
+            patience = self._get(self.config, "early_stopping")
+            if patience > 0:
+                callbacks.append(EarlyStopping("val/criterion", patience=patience, check_on_train_epoch_end=True))
             if self.model.ema is not None:
                 callbacks.append(WeightAverage(self.model.ema))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}

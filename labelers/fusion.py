@@ -150,12 +150,11 @@ def fit_fusion(votes: Votes, truth: NDArray[np.float32] | None) -> Fusion:
 
 
 def _chosen(losses: Mapping[str, NDArray[np.float64]]) -> str:
-    """The latent classes, unless another rule's held-out loss is lower by its standard error; the calibrated vote's need only be lower."""
+    """The latent classes, unless another rule's held-out loss is lower by more than the standard error of the difference."""
     best = _BUILT
     for name, loss in losses.items():
         gain = losses[best] - loss
-        error = 0.0 if name == _FLOOR else float(gain.std(ddof=1)) * np.sqrt(len(gain))
-        if gain.sum() > error:
+        if gain.sum() > gain.std(ddof=1) * np.sqrt(len(gain)):
             best = name
     return best
 

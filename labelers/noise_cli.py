@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +74,12 @@ def note_unknown(table: LabelTable, gold: Gold) -> None:
         )
 
 
+def _read_all(paths: Sequence[Path]) -> list[LabelTable]:
+    """Read the tables without their evidence, two at a time: most of the work is done by libraries that let others run."""
+    with ThreadPoolExecutor(2) as pool:
+        return list(pool.map(lambda path: read_table(path, evidence=False), paths))
+
+
 def _noise(arguments: argparse.Namespace) -> None:
     picture = arguments.output.with_suffix(".png")
     inputs = [*arguments.tables, *([arguments.gold] if arguments.gold else [])]
@@ -81,7 +88,7 @@ def _noise(arguments: argparse.Namespace) -> None:
         raise UsageError(f"{picture}: the picture of the channels takes this name; give the channels one that ends in .json")
     if arguments.truth and arguments.gold is None:
         raise UsageError("--truth says what the gold was read from; give the gold by --gold, or leave --truth out")
-    tables = common_findings([read_table(t) for t in arguments.tables])
+    tables = common_findings(_read_all(arguments.tables))
     gold = None if arguments.gold is None else read_gold(arguments.gold)
     channels = estimate_channels(tables, gold, arguments.truth or "reports")
     channels.write(arguments.output)
@@ -100,7 +107,8 @@ def _noise_notes(tables: Sequence[LabelTable], gold: Gold | None, channels: Chan
     if gold is None:
         yield (
             "without gold the truth is inferred from agreement: it holds only if three labelers or more do not share their errors, which "
-            "nothing here can show; judge 200 reports as soon as you can, and give them by --gold"
+            "nothing here can show, and the intervals are too narrow where it does not; judge 200 reports as soon as you can, and give them "
+            "by --gold"
         )
     else:
         for table in tables:
@@ -124,7 +132,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{arguments.channels}: holds the channels of one labeler, nothing to fuse; estimate them from two tables or more"
         )
-    tables = common_findings([read_table(t) for t in arguments.tables])
+    tables = common_findings(_read_all(arguments.tables))
     votes = collect_votes(tables, fusion.findings)
     first = fuse_votes(votes.part(slice(0, 0)), fusion, tables[0].vocabulary)
     with (
@@ -146,7 +154,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
 
 
 def _agreement(arguments: argparse.Namespace) -> None:
-    tables = common_findings([read_table(t) for t in arguments.tables])
+    tables = common_findings(_read_all(arguments.tables))
     if len(tables) < 2:
         raise UsageError("expected the tables of two labelers or more, got one; give another beside it")
     found = agreement(tables)

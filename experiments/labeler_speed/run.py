@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import importlib.util
 import json
 import os
 import random
@@ -17,14 +16,14 @@ from pathlib import Path
 import pandas as pd
 
 from labelers.io import read_reports
-from labelers.sections import SILENT, split_sections
-from labelers.vocabulary import PRESENT, load_vocabulary
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))  # what experiments share
+
+from peers import MEDSPACY, findings_and_impression, one_thread, open_i, peer_python, synonyms
 
 HERE = Path(__file__).resolve().parent
 OURS = ("context", "keywords")
 PEERS = ("medspacy", "medspacy-sentencizer", "negspacy")
-PACKAGES = ("spacy==3.7.5", "medspacy==1.3.1", "negspacy==1.0.4")
-"""medspaCy 1.3.1 asks for spaCy below 3.8, and that for numpy below 2: they get an environment of their own."""
 MILLION = 1_000_000
 REPEATED = 300_000
 """Reports for the command line with several processes: enough that starting them does not count."""
@@ -44,44 +43,6 @@ COLUMNS = (
     "ratio_to_medspacy",
     "peak_mb",
 )
-
-
-def peer_python(output: Path) -> Path:
-    """Make the peers' environment where it is not there yet; returns its Python."""
-    python = output / "peers" / "bin" / "python"
-    done = output / "peers" / ".installed"
-    wanted = "\n".join(PACKAGES)
-    if not done.exists() or done.read_text(encoding="utf-8") != wanted:
-        subprocess.run([sys.executable, "-m", "venv", output / "peers"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *PACKAGES], check=True)
-        done.write_text(wanted, encoding="utf-8")
-    return python
-
-
-def open_i() -> Path:
-    """The reports that torchxrayvision ships."""
-    spec = importlib.util.find_spec("torchxrayvision")
-    if spec is None or spec.origin is None:
-        raise SystemExit("labeler_speed: error: no reports; pip install 'hybridpt[openi]', or give --reports FILE")
-    return next(Path(spec.origin).parent.rglob("NLMCXR_reports.tgz"))
-
-
-def findings_and_impression(text: str) -> str:
-    """A report without history, comparison and technique."""
-    return "\n".join(text[s.start : s.end].strip() for s in split_sections(text) if s.kind != SILENT)
-
-
-def synonyms() -> dict[str, str]:
-    """Every phrase of the vocabulary that names a finding -> the first finding that it names. Patterns of two words have no peer."""
-    lexicon = load_vocabulary("chest")
-    named = ((term, [t.finding for t in targets if t.role == PRESENT]) for term, targets in lexicon.terms.items())
-    return {term: lexicon.vocabulary.names[columns[0]] for term, columns in named if columns}
-
-
-def one_thread() -> dict[str, str]:
-    """The environment of a process that uses one thread."""
-    threads = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "TOKENIZERS_PARALLELISM")
-    return {**os.environ, **dict.fromkeys(threads, "1"), "PYTHONPATH": str(HERE.parent.parent)}
 
 
 def measured(python: Path, *arguments: object) -> dict[str, object]:
@@ -155,7 +116,7 @@ def main() -> None:
     arguments = parser.parse_args()
     output: Path = arguments.output
     output.mkdir(parents=True, exist_ok=True)
-    python, peers = Path(sys.executable), peer_python(output)
+    python, peers = Path(sys.executable), peer_python(output / "peers", MEDSPACY)
 
     texts = [findings_and_impression(report.text) for report in read_reports(arguments.reports or open_i())]
     texts = [text for text in texts if text.strip()]

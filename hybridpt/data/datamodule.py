@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,13 @@ from lightning import LightningDataModule
 from torch.utils.data import DataLoader, Dataset
 
 from hybridpt.batch import Batch
-from hybridpt.data.dataset import Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
+from hybridpt.data.dataset import NO_TEXT, Collate, EpochSampler, ImageDataset, Loaded, Sample, Table
 from hybridpt.data.frequencies import channel_gaps, contradictions
 from hybridpt.data.labels import JoinedLabels, Overlap, bind, join_gold, join_labels, overlap, read_tables, truth_of_states
 from hybridpt.data.manifest import image_roots, read_manifest
 from hybridpt.data.quarantine import Quarantine
 from hybridpt.data.sources import Sources, keyed_hash
-from hybridpt.data.text import contrastive_text
+from hybridpt.data.text import TextUnit, contrastive_units
 from labelers.channel import ChannelSet, read_channels
 from labelers.errors import InputError, UsageError
 from labelers.io import read_gold
@@ -49,6 +50,8 @@ class HybridDataModule(LightningDataModule):
         num_workers: Processes that read images.
         strict: Stop at the first image that cannot be read, instead of leaving it out and naming it in quarantine.csv.
         seed: Seed of order and augmentation.
+        text_unit: What a report is drawn as each time for an objective that contrasts it with the image: ``report``, ``section``
+            (findings or impression) or ``sentence``. References to prior studies are taken out.
         image_root: A folder beside the manifest's that images may lie in, for absolute paths, paths with ``..`` and links, which are
             refused where they lead anywhere else.
     """
@@ -66,6 +69,7 @@ class HybridDataModule(LightningDataModule):
         strict: bool = False,
         seed: int = 0,
         image_root: str | None = None,
+        text_unit: TextUnit = "report",
     ) -> None:
         super().__init__()
         for option, value, low, high in (
@@ -87,6 +91,7 @@ class HybridDataModule(LightningDataModule):
         self.strict = strict
         self.seed = seed
         self.image_root = image_root
+        self.text_unit = text_unit
         self.sources: Sources
         self.rows: pd.DataFrame
         self.vocabularies: tuple[Vocabulary, ...] = ()
@@ -131,6 +136,10 @@ class HybridDataModule(LightningDataModule):
         """Return the samples by row."""
         roots = image_roots(self.manifest, self.image_root)
         return ImageDataset(self._table, self.sources.image_size, self._views, roots)
+
+    def _texts(self, reports: Sequence[str]) -> list[tuple[str, ...]]:
+        """Return the texts that stand for each report."""
+        return contrastive_units(reports, self.text_unit)
 
     def _folder(self, stage: str) -> Path:
         """Where the stage writes: the run's folder for a fit, one below it for the rest."""
@@ -255,15 +264,17 @@ class HybridDataModule(LightningDataModule):
         datasets = {d: i for i, d in enumerate(self.sources.datasets)}
         studies = pd.factorize(pd.MultiIndex.from_frame(self.rows[["dataset", "study_id"]]))[0]
         reports = self.rows["report"] if "report" in self.rows else [""] * len(self.rows)
-        texts = np.array([contrastive_text(r) for r in reports], object)
+        texts = self._texts(list(reports))
+        numbers = {"": NO_TEXT}
+        words = [tuple(numbers.setdefault(text, len(numbers)) for text in row) for row in texts]
         return Table(
             image=self.rows["image"].to_numpy(object),
-            text=texts,
+            text=_column(texts),
             labels=joined,
             truth=truth,
             dataset=np.array([datasets.get(d, len(datasets)) for d in self.rows["dataset"]], np.int64),
             study=studies.astype(np.int64),
-            words=pd.factorize(texts)[0].astype(np.int64),
+            words=_column(words),
         )
 
     def _loader(self, split: str | None, train: bool = False) -> DataLoader[Sample]:
@@ -357,6 +368,11 @@ class HybridDataModule(LightningDataModule):
         """Say how many images could not be read."""
         if self._quarantine.reasons:
             print(f"hybridpt: {self._quarantine}", file=sys.stderr, flush=True)
+
+
+def _column(values: Sequence[Any]) -> np.ndarray[Any, Any]:
+    """One object a row, also where all are tuples of one length."""
+    return np.fromiter(values, object, len(values))
 
 
 def _check_same(what: str, given: list[str], known: tuple[str, ...]) -> None:

@@ -11,6 +11,7 @@ import torch
 import torch.distributed
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset, Sampler
 
 from hybridpt.batch import Batch, View
@@ -18,7 +19,10 @@ from hybridpt.data.images import UnreadableImage, read_image
 from hybridpt.data.labels import JoinedLabels
 from hybridpt.data.transforms import augment, crop, standard
 
-__all__ = ["Collate", "EpochSampler", "ImageDataset", "Loaded", "Sample", "Table"]
+__all__ = ["NO_TEXT", "Collate", "EpochSampler", "ImageDataset", "Loaded", "Sample", "Table"]
+
+NO_TEXT = 0
+"""Number of the text of an image without a report."""
 
 Tokenizer = Callable[[Sequence[str]], tuple[Tensor, Tensor]]
 
@@ -29,12 +33,12 @@ class Table:
 
     Attributes:
         image: Paths, (N,).
-        text: Report text for the contrast, "" where there is none, (N,).
+        text: Texts of which one is drawn each time for the report, none where there is no report, (N,) of tuples.
         labels: What the labelers say.
         truth: Gold, (N, K) float32, nan where not judged.
         dataset: Index of the data set, (N,) int64.
         study: Number of the study, (N,) int64.
-        words: Number of the distinct text, (N,) int64.
+        words: Numbers of those texts, equal for equal ones, (N,) of tuples.
     """
 
     image: NDArray[np.object_]
@@ -43,16 +47,17 @@ class Table:
     truth: NDArray[np.float32]
     dataset: NDArray[np.int64]
     study: NDArray[np.int64]
-    words: NDArray[np.int64]
+    words: NDArray[np.object_]
 
 
 class Sample(NamedTuple):
-    """One image: its row, its pixels, its further views, and why it could not be read ("" where it could)."""
+    """One image: its row, its pixels, its further views, why it could not be read ("" where it could), and the seed of what is drawn."""
 
     row: int
     image: Tensor
     views: dict[str, Tensor]
     failure: str
+    seed: int | None = None
 
 
 class ImageDataset(Dataset[Sample]):
@@ -77,11 +82,11 @@ class ImageDataset(Dataset[Sample]):
             pixels = read_image(self.table.image[row], self.roots)
         except UnreadableImage as error:
             blank = {v.name: torch.zeros(v.count, 1, v.size, v.size) for v in self.views}
-            return Sample(row, torch.zeros(1, self.size, self.size), blank, str(error))
+            return Sample(row, torch.zeros(1, self.size, self.size), blank, str(error), seed)
         generator = torch.Generator()
         generator.manual_seed(0 if seed is None else seed)
         image = standard(pixels, self.size) if seed is None else augment(pixels, self.size, generator)
-        return Sample(row, image, {v.name: crop(pixels, v, generator) for v in self.views}, "")
+        return Sample(row, image, {v.name: crop(pixels, v, generator) for v in self.views}, "", seed)
 
 
 class EpochSampler(Sampler[tuple[int, int | None]]):
@@ -152,9 +157,20 @@ class Collate:
             batch["truth"] = torch.full_like(batch["truth"], torch.nan)
         return Loaded(batch, failed)
 
+    def _draw(self, sample: Sample) -> tuple[str, int]:
+        """Return the text that stands for the report this time, and its number; the row's own one where nothing is to be random."""
+        texts = self.table.text[sample.row]
+        if not texts:
+            return "", NO_TEXT
+        draws = np.random.default_rng([sample.row, 0 if sample.seed is None else sample.seed])
+        at = int(draws.integers(len(texts))) if len(texts) > 1 else 0
+        return str(texts[at]), int(self.table.words[sample.row][at])
+
     def _batch(self, samples: Sequence[Sample]) -> Batch:
         rows = np.array([s.row for s in samples], np.int64)
-        texts = [str(t) for t in self.table.text[rows]]
+        drawn = [self._draw(s) for s in samples]
+        texts = [text for text, _ in drawn]
+        numbers = [torch.tensor(self.table.words[row], dtype=torch.int64) for row in rows]
         if self.tokenizer is None:
             tokens, mask = torch.zeros(len(rows), 0, dtype=torch.int64), torch.zeros(len(rows), 0, dtype=torch.bool)
         else:
@@ -172,6 +188,7 @@ class Collate:
             truth=torch.from_numpy(self.table.truth[rows]),
             dataset=torch.from_numpy(self.table.dataset[rows]),
             study=torch.from_numpy(self.table.study[rows]),
-            words=torch.from_numpy(self.table.words[rows]),
+            words=torch.tensor([word for _, word in drawn]),
+            said=pad_sequence(numbers, batch_first=True, padding_value=-1),
             row=torch.from_numpy(rows),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from hybridpt.data.dataset import Sample
 from hybridpt.data.labels import JoinedLabels
 from hybridpt.data.manifest import SPLITS, read_manifest
 from hybridpt.data.sources import Sources
+from hybridpt.data.text import report_text
 from labelers.channel import ALL_DATASETS, channel_information
 from labelers.errors import InputError
 from labelers.io.reports import read_reports, rows_of_csv
@@ -170,6 +172,9 @@ class ReportDataModule(HybridDataModule):
 
     def _dataset(self) -> Dataset[Sample]:
         return _Reports()
+
+    def _texts(self, reports: Sequence[str]) -> list[tuple[str, ...]]:
+        return [(text,) if text else () for text in map(report_text, reports)]  # whole: labels may rest on a comparison
 
     def _join(self, known: Sources | None) -> JoinedLabels:
         if known is not None:  # the findings that were left out when the training began stay out

@@ -2,30 +2,40 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from hybridpt.functional.contrast import softmax_contrast
+from hybridpt.functional.gather import ALONE, Shard
+from hybridpt.functional.pairs import BLOCK, same_report
 
 __all__ = ["clip_loss"]
 
 
-def clip_loss(image: Tensor, text: Tensor, study: Tensor, words: Tensor, scale: Tensor) -> Tensor:
-    """Symmetric cross-entropy over all pairs; a row's target is shared evenly by the pairs of its study and those of the same words.
+def clip_loss(
+    image: Tensor,
+    text: Tensor,
+    study: Tensor,
+    words: Tensor,
+    scale: Tensor,
+    *,
+    said: Tensor | None = None,
+    shard: Shard = ALONE,
+    block: int = BLOCK,
+) -> Tensor:
+    """InfoNCE over all pairs; a row's target is shared evenly by the pairs of its study and those whose text its report says as well.
 
     Args:
-        image: Unit vectors, (N, D) floating.
-        text: Unit vectors, (N, D) floating; row i belongs to image i.
+        image: Unit vectors of this process's images, (n, D) floating.
+        text: Unit vectors of the texts of all processes, (N, D) floating; image i belongs to text ``shard.first + i``.
         study: Number of the study of each pair, (N,) int64; equal numbers are positives.
         words: Number of the distinct text of each pair, (N,) int64; equal numbers are positives.
         scale: Inverse temperature, a positive scalar.
+        said: Numbers of all texts that the report of each pair could have been drawn as, (N, U) int64, -1 beyond the last; None where
+            that is the text alone.
+        shard: Where this process's rows lie; one process has all, n = N.
+        block: Rows and columns computed at a time; memory grows with N, not with its square.
 
     Returns:
-        Loss in nats, a scalar; zero with a zero gradient for fewer than two pairs, which have no negatives.
+        Loss in nats, a scalar of float32 or wider; zero with a zero gradient for fewer than two pairs, which have no negatives.
     """
-    if len(image) < 2:
-        return (image.sum() + text.sum()) * 0.0
-    logits = scale * image @ text.T
-    same = ((study[:, None] == study) | (words[:, None] == words)).to(torch.promote_types(logits.dtype, torch.float32))
-    targets = same / same.sum(dim=1, keepdim=True)
-    logits = logits.to(targets.dtype)
-    return (F.cross_entropy(logits, targets) + F.cross_entropy(logits.T, targets)) / 2
+    return softmax_contrast(image, text, same_report(study, words, said), scale, shard, block)

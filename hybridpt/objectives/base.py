@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hybridpt.batch import Batch, View
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder, encode_in_chunks
+from hybridpt.encoders.distinct import encode_distinct
 from labelers.errors import UsageError
 
 __all__ = ["Encoders", "Objective", "Step"]
@@ -72,10 +73,9 @@ class Step:
 
     @cached_property
     def text(self) -> Tensor:
-        """One vector a text, (B, width); zeros where there is none."""
-        tokens = (self.batch["tokens"], self.batch["token_mask"])
-        text: Tensor = encode_in_chunks(self.encoders.need_text("text"), tokens, self.chunk)
-        return text
+        """One vector a text, (B, width); zeros where there is none. Texts that repeat go through the encoder once."""
+        encoder, tokens, mask = self.encoders.need_text("text"), self.batch["tokens"], self.batch["token_mask"]
+        return encode_distinct(encoder, tokens, mask, self.batch["words"], self.chunk)
 
 
 class Objective(nn.Module, ABC):

@@ -76,7 +76,7 @@ class _File:
 
     path: Path
     columns: Mapping[str, _Column]
-    lines: NDArray[np.int64]
+    lines: Sequence[int]
     unit: str
 
     @property
@@ -86,7 +86,7 @@ class _File:
     def fail(self, bad: NDArray[np.bool_], message: str) -> None:
         """Raise for the first bad row, if any."""
         if bad.any():
-            raise InputError(f"{self.path}, {self.unit} {self.lines[bad][0]}{message}")
+            raise InputError(f"{self.path}, {self.unit} {self.lines[int(np.argmax(bad))]}{message}")
 
 
 def read_gold(path: str | Path) -> Gold:
@@ -153,7 +153,7 @@ def _read_csv(path: Path) -> _File:
     _, header = next(rows)
     body = list(rows)
     cells = np.array([row for _, row in body], object).reshape(len(body), len(header))
-    lines = np.array([line for line, _ in body], np.int64)
+    lines = [line for line, _ in body]
     return _File(path, {name: _Column.of(column) for name, column in zip(header, cells.T, strict=True)}, lines, "line")
 
 
@@ -174,7 +174,7 @@ def _read_parquet(path: Path, evidence: bool) -> LabelTable:
     texts = ("report_id", "finding", "state", "source") if long else names
     columns = {n: _text(data.column(n), path, n) for n in texts if n != "report_id"}
     columns.update({n: _ids(data.column(n), path) for n in texts if n == "report_id"})
-    file = _File(path, columns, np.arange(1, data.num_rows + 1), "row")
+    file = _File(path, columns, range(1, data.num_rows + 1), "row")
     if not long:
         return _one_row_a_report(file)
     _check_ids(file, "report_id")
@@ -203,15 +203,25 @@ def _text(column: pa.ChunkedArray, path: Path, name: str) -> _Column:
         codes, values = _dictionary(column)
     except (pa.ArrowException, UnicodeDecodeError):
         raise InputError(f"{path}: expected text or numbers in the column '{name}'; write the table again") from None
-    codes, used = pd.factorize(codes)
-    again, values = pd.factorize(values[used])  # a file may name a text twice, or one that no row has
-    if any(NUL in text for text in values):
+    texts = _in_order(codes, values)
+    if NUL in "".join(texts.values):
         raise not_text(f"{path}, column '{name}'")
-    return _Column(again[codes], np.asarray(values, object))
+    return texts
+
+
+def _in_order(codes: NDArray[np.integer[Any]], values: NDArray[np.object_]) -> _Column:
+    """Bring texts into the order in which rows have them; a file may name one twice, or one that no row has."""
+    first = np.full(len(values), len(codes))
+    first[codes[::-1]] = np.arange(len(codes) - 1, -1, -1, dtype=np.int32)  # the last to be set is the first row
+    order = np.argsort(first, kind="stable")[: np.count_nonzero(first < len(codes))]
+    again, kept = pd.factorize(values[order])
+    number = np.zeros(len(values), np.int32)
+    number[order] = again
+    return _Column(number[codes], np.asarray(kept, object))
 
 
 def _dictionary(column: pa.ChunkedArray) -> tuple[NDArray[np.integer[Any]], NDArray[np.object_]]:
-    """Texts of the rows as positions in a list of texts, in which "" stands for null."""
+    """Texts of the rows as positions in a list of texts; -1, the last of them, is "" and stands for null."""
     if column.type not in (pa.dictionary(pa.int32(), pa.string()), pa.dictionary(pa.int8(), pa.string())):
         column = column.cast(pa.string()).dictionary_encode()
     column = column.unify_dictionaries()
@@ -256,7 +266,9 @@ def _mapped(
 
 
 def _check_ids(file: _File, name: str) -> None:
-    file.fail(file.columns[name].where(lambda i: not i or i.isspace()), _NO_ID)
+    column = file.columns[name]
+    if not all(map(str.strip, column.values)):
+        file.fail(column.where(lambda text: not text.strip()), _NO_ID)
 
 
 def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
@@ -264,7 +276,7 @@ def _unique_ids(file: _File, name: str) -> NDArray[np.object_]:
     _check_ids(file, name)
     if len(column.values) < len(column.codes):
         again = pd.Series(column.codes).duplicated().to_numpy()
-        first = file.lines[column.codes == column.codes[again][0]][0]
+        first = file.lines[int(np.argmax(column.codes == column.codes[again][0]))]
         file.fail(again, f": the report id of {file.unit} {first} again; ids must be unique, remove one")
     return column.values
 
@@ -315,7 +327,8 @@ def _arrow_places(column: pa.ChunkedArray, path: Path) -> _Places:
         if any((codes < 0).any() for codes in columns):
             raise broken
         attributes = np.stack(columns, axis=1)
-    return _Places(np.repeat(np.arange(len(evidence)), lengths), start, end, states, cue, attributes)
+    held = np.flatnonzero(lengths)
+    return _Places(np.repeat(held, lengths[held]), start, end, states, cue, attributes)
 
 
 def _codes(column: pa.Array, values: Sequence[str]) -> NDArray[np.int8]:
@@ -360,7 +373,8 @@ def _assemble(
     """Turn long rows into the dense table; rows that name no finding stand for a report of which nothing is said."""
     ids, finding = file.columns["report_id"].values, file.columns["finding"]
     vocabulary = _vocabulary(metadata, finding.values[pd.unique(finding.codes[named])], file.path)
-    cell = file.columns["report_id"].codes * np.int64(len(vocabulary)) + _finding_columns(file, named, vocabulary)
+    cell = file.columns["report_id"].codes * np.int64(len(vocabulary))
+    cell += _finding_columns(file, named, vocabulary)
     state = _mapped(file, "state", _STATE_CODES, np.int8, _ONE_STATE, named)
     for name, values in numbers.items():
         file.fail(named & ~((values >= 0) & (values <= 1)), f", column '{name}': expected a number in [0, 1]; correct the cell")
@@ -411,12 +425,12 @@ def _named(findings: list[str], path: Path) -> Vocabulary:
         ) from None
 
 
-def _finding_columns(file: _File, named: NDArray[np.bool_], vocabulary: Vocabulary) -> NDArray[np.int64]:
+def _finding_columns(file: _File, named: NDArray[np.bool_], vocabulary: Vocabulary) -> NDArray[np.int32]:
     column = file.columns["finding"]
-    columns = np.array([vocabulary.index(name) if name in vocabulary else -1 for name in column.values], np.int64)
-    found = np.where(named, columns[column.codes], 0)
-    file.fail(found < 0, ": its finding is not in the table's vocabulary; remove the row, or write the table again")
-    return np.asarray(found, np.int64)
+    strange = column.where(lambda name: name not in vocabulary)
+    file.fail(named & strange, ": its finding is not in the table's vocabulary; remove the row, or write the table again")
+    found = [vocabulary.index(name) if name in vocabulary else 0 for name in column.values]
+    return np.asarray(np.array(found, np.int32)[column.codes])
 
 
 def _check_once(file: _File, at: NDArray[np.int64], named: NDArray[np.bool_], cells: int) -> None:

@@ -7,6 +7,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -141,19 +142,36 @@ class TableWriter:
         self._blank = blank if parquet and format == "long" else None
         self.encode = _Encoder(labeler.vocabulary, parquet, format, self._blank, _TOLD if told else _LONG)
         self._parquet: pq.ParquetWriter | None = None
+        self._hand = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
         self._file = None if parquet else path.open("w", encoding="utf-8", newline="")
         if self._file is not None:
             csv.writer(self._file).writerow(self.encode.header())
         else:
             schema = self.encode.schema().with_metadata({METADATA_KEY: json.dumps(self._metadata()).encode()})
-            self._parquet = pq.ParquetWriter(path, schema, compression="zstd")
+            counted = [name for name in schema.names if name != "evidence"]  # nobody looks for places by their least and greatest
+            self._parquet = pq.ParquetWriter(path, schema, compression="zstd", write_statistics=counted)
 
     def write(self, table: LabelTable) -> None:
-        """Append the rows of a table of this labeler and vocabulary."""
-        self.append(self.encode(table))
+        """Append the rows of a table of this labeler and vocabulary; Parquet is written while the caller makes the next table.
+
+        A failure to write is raised by the next call, or by ``close``.
+        """
+        if self._parquet is None:
+            self.append(self.encode(table))
+            return
+        rows = self.encode.arrow(table)
+        self._wait()
+        self._pending = self._hand.submit(self._parquet.write_table, rows)
+
+    def _wait(self) -> None:
+        pending, self._pending = self._pending, None
+        if pending is not None:
+            pending.result()
 
     def append(self, rows: bytes) -> None:
         """Append rows that ``encode`` has made."""
+        self._wait()
         if self._parquet is not None:
             with pa.ipc.open_stream(rows) as stream:
                 self._parquet.write_table(stream.read_all())
@@ -162,8 +180,12 @@ class TableWriter:
 
     def close(self) -> None:
         """Finish the file."""
-        if self._parquet is not None:
-            self._parquet.close()
+        try:
+            self._wait()
+        finally:
+            self._hand.shutdown()
+            if self._parquet is not None:
+                self._parquet.close()
         if self._file is not None:
             self._file.close()
 
@@ -200,17 +222,20 @@ class _Encoder:
     long: pa.Schema
 
     def __call__(self, table: LabelTable) -> bytes:
-        if table.vocabulary != self.vocabulary:
-            raise ValueError("the table's vocabulary is not the writer's")
         if not self.parquet:
+            self._check(table)
             text = io.StringIO(newline="")
             csv.writer(text).writerows(self._rows(table))
             return text.getvalue().encode("utf-8")
-        rows = self._arrow(table)
+        rows = self.arrow(table)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, rows.schema) as stream:
             stream.write_table(rows)
         return bytes(sink.getvalue().to_pybytes())
+
+    def _check(self, table: LabelTable) -> None:
+        if table.vocabulary != self.vocabulary:
+            raise ValueError("the table's vocabulary is not the writer's")
 
     def header(self) -> list[str]:
         if self.format == "long":
@@ -244,7 +269,9 @@ class _Encoder:
                     json.dumps(row["evidence"]),
                 ]
 
-    def _arrow(self, table: LabelTable) -> pa.Table:
+    def arrow(self, table: LabelTable) -> pa.Table:
+        """The rows of a Parquet file."""
+        self._check(table)
         if self.format == "long":
             return _arrow_long(table, self.blank, self.long)
         columns: list[pa.Array] = [pa.array(table.report_ids, pa.string())]

@@ -13,7 +13,8 @@ from hybridpt.training import HybridCLI
 from labelers.cli import main as labelers
 from tests.conftest import ROOT
 
-CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+CONFIGS = sorted((ROOT / "configs" / "fit").glob("*.yaml"))
+OVERLAYS = sorted((ROOT / "configs" / "trainer").glob("*.yaml"))
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -26,6 +27,21 @@ def test_every_configuration_is_accepted(path: Path, monkeypatch: pytest.MonkeyP
     assert main(["fit", "--config", named, "--wandb.mode", "disabled", "--trainer.accelerator", "cpu"]) == 0
     given = yaml.safe_load(path.read_text(encoding="utf-8"))
     assert list(made[0].model.objectives) == list(given["model"]["objectives"])
+
+
+@pytest.mark.parametrize("path", OVERLAYS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_every_overlay_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Its options are parsed and checked; the devices themselves are then taken back to what any machine has."""
+    monkeypatch.chdir(tmp_path)
+    made: list[HybridCLI] = []
+    monkeypatch.setattr(HybridCLI, "_run_subcommand", lambda self, subcommand: made.append(self))
+    configs = ["--config", "configs/fit/phantom.yaml", "--config", path.relative_to(ROOT).as_posix(), "--wandb.mode", "disabled"]
+    here = {"accelerator": "cpu", "devices": "1", "num_nodes": "1", "strategy": "auto"}
+    assert main(["fit", *configs, *(word for name, value in here.items() for word in (f"--trainer.{name}", value))]) == 0
+    given = yaml.safe_load(path.read_text(encoding="utf-8"))["trainer"]
+    for name, value in given.items():
+        if name not in here:
+            assert made[0].config["fit"]["trainer"][name] == value
 
 
 @pytest.mark.slow

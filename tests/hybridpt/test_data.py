@@ -16,7 +16,7 @@ from hybridpt.data.images import UnreadableImage, read_image
 from hybridpt.data.labels import join_gold, join_labels, read_tables, truth_of_states
 from hybridpt.data.manifest import read_manifest
 from hybridpt.data.sources import Sources, keyed_hash
-from hybridpt.data.text import contrastive_text
+from hybridpt.data.text import report_text
 from hybridpt.data.transforms import augment, crop, standard
 from labelers import Gold, InputError, LabelTable, Vocabulary
 from labelers.io import write_table
@@ -214,5 +214,5 @@ def test_sources_survive_a_checkpoint_and_hide_patients() -> None:
 
 def test_the_contrast_reads_findings_and_impression_alone() -> None:
     report = "INDICATION: Follow-up of a mass.\nFINDINGS: Heart size is\n normal.\nIMPRESSION: No acute disease."
-    assert contrastive_text(report) == "Heart size is normal. No acute disease."
-    assert contrastive_text("") == ""
+    assert report_text(report) == "Heart size is normal. No acute disease."
+    assert report_text("") == ""

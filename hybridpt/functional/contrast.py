@@ -1,0 +1,161 @@
+"""The two contrasts over all pairs of a joint batch, computed in blocks: memory grows with the batch, not with its square.
+
+Nothing of N x N is ever held. Forwards, each block adds to the log-sum-exp of its rows and columns (as the streaming softmax of
+Milakov & Gimelshein 2018, arXiv 1805.02867, and as Inf-CL does for contrast, Cheng et al. 2024, arXiv 2410.17243); backwards, each is
+computed again from what was kept, vectors alone.
+
+Of several processes each takes the rows of its own images against the texts of all, so the work is shared out: the log-sum-exp of the
+columns is joined between them, images are never sent, and the gradients of texts are summed by ``gather``. Every process returns the loss of
+the joint batch. Its gradients are its own share times the number of processes, since DDP then divides by that number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from hybridpt.functional.gather import Shard
+from hybridpt.functional.pairs import PairWeight
+
+__all__ = ["sigmoid_contrast", "softmax_contrast"]
+
+
+def softmax_contrast(image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, shard: Shard, block: int) -> Tensor:
+    """Cross-entropy of the softmax over each row and each column against the weights of the pairs, each made to sum to one; their mean.
+
+    Args:
+        image: Unit vectors of this process's images, (n, D) floating; computed in float32 or wider whatever the input.
+        text: Unit vectors of all texts, (N, D) floating; image i belongs to text ``shard.first + i``.
+        weight: Weights of the pairs by block, in [0, 1]; 1 for an image and its own text.
+        scale: Inverse temperature, a positive scalar.
+        shard: Where this process's rows lie.
+        block: Rows and columns of a block, from 1.
+
+    Returns:
+        Loss in nats, a scalar; zero with a zero gradient for fewer than two pairs, which have no negatives.
+    """
+    loss: Tensor = _Softmax.apply(*_exact(image, text, scale), weight, shard, block)
+    return loss
+
+
+def sigmoid_contrast(
+    image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, bias: Tensor, shard: Shard, block: int
+) -> Tensor:
+    """Logistic loss of each pair, positive where its weight is not zero; summed over the pairs and divided by the number of rows.
+
+    Args:
+        image: As in ``softmax_contrast``.
+        text: Likewise.
+        weight: Likewise.
+        scale: Likewise.
+        bias: What is added to every logit, a scalar.
+        shard: Likewise.
+        block: Likewise.
+
+    Returns:
+        Loss in nats, a scalar; zero with a zero gradient for no pair.
+    """
+    image, text, scale = _exact(image, text, scale)
+    loss: Tensor = _Sigmoid.apply(image, text, scale, bias.to(scale), weight, shard, block)
+    return loss
+
+
+def _exact(image: Tensor, text: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """At scale 100 the rounding of bfloat16 would move a logit by .4."""
+    dtype = torch.promote_types(torch.promote_types(image.dtype, text.dtype), torch.float32)
+    return image.to(dtype), text.to(dtype), scale.to(dtype)
+
+
+class _Blocks:
+    """The blocks of a process's rows and all columns, with what is known of each."""
+
+    def __init__(self, image: Tensor, text: Tensor, weight: PairWeight, shard: Shard, block: int) -> None:
+        self.image, self.text, self.weight, self.shard, self.block = image, text, weight, shard, block
+
+    def __iter__(self) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+        """Yield rows, columns, cosines and weights, the last two (r, c)."""
+        first = self.shard.first
+        with torch.autocast(self.image.device.type, enabled=False):
+            for r in range(0, len(self.image), self.block):
+                rows = slice(r, min(r + self.block, len(self.image)))
+                joint = slice(first + rows.start, first + rows.stop)
+                for c in range(0, len(self.text), self.block):
+                    columns = slice(c, min(c + self.block, len(self.text)))
+                    yield rows, columns, self.image[rows] @ self.text[columns].T, self.weight(joint, columns)
+
+
+class _Softmax(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, text: Tensor, scale: Tensor, weight: PairWeight, shard: Shard, block: int) -> Tensor:
+        sizes = (len(image), len(text))
+        lse = [image.new_full((size,), -torch.inf) for size in sizes]
+        mass = [image.new_zeros(size) for size in sizes]
+        met = [image.new_zeros(size) for size in sizes]
+        for rows, columns, logits, target in _Blocks(image, text, weight, shard, block):
+            logits *= scale
+            target = target.to(logits.dtype)
+            for side, part in enumerate((rows, columns)):
+                lse[side][part] = torch.logaddexp(lse[side][part], logits.logsumexp(dim=1 - side))
+                mass[side][part] += target.sum(dim=1 - side)
+            logits *= target
+            for side, part in enumerate((rows, columns)):
+                met[side][part] += logits.sum(dim=1 - side)
+        lse[1], mass[1], met[1] = shard.logsumexp(lse[1]), shard.sum(mass[1]), shard.sum(met[1])
+        ctx.weight, ctx.shard, ctx.block = weight, shard, block
+        ctx.save_for_backward(image, text, scale, *lse, *mass)
+        if len(text) < 2:
+            return image.new_zeros(())
+        by_row = shard.sum((lse[0] - met[0] / mass[0]).sum())
+        return (by_row + (lse[1] - met[1] / mass[1]).sum()) / (2 * len(text))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, text, scale, row_lse, column_lse, row_mass, column_mass = ctx.saved_tensors
+        of_image, of_text = torch.zeros_like(image), torch.zeros_like(text)
+        if len(text) >= 2:
+            for rows, columns, logits, target in _Blocks(image, text, ctx.weight, ctx.shard, ctx.block):
+                logits *= scale
+                pull = torch.exp(logits - row_lse[rows, None])
+                pull += logits.sub_(column_lse[columns]).exp_()
+                pull -= target.to(pull.dtype) * (1 / row_mass[rows, None] + 1 / column_mass[columns])
+                with torch.autocast(image.device.type, enabled=False):
+                    of_image[rows] += pull @ text[columns]
+                    of_text[columns] += pull.T @ image[rows]
+        share = gradient * ctx.shard.world / (2 * max(1, len(text)))
+        of_scale = share * (image * of_image).sum()
+        return share * scale * of_image, share * scale * of_text, of_scale, None, None, None
+
+
+class _Sigmoid(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, weight: PairWeight, shard: Shard, block: int
+    ) -> Tensor:
+        ctx.weight, ctx.shard, ctx.block = weight, shard, block
+        ctx.save_for_backward(image, text, scale, bias)
+        total = image.new_zeros(())
+        for _, _, cosine, target in _Blocks(image, text, weight, shard, block):
+            logits = cosine.mul_(scale).add_(bias)
+            total += F.softplus(torch.where(target > 0, -logits, logits)).sum()
+        return shard.sum(total) / max(1, len(text))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        image, text, scale, bias = ctx.saved_tensors
+        of_image, of_text, of_bias = torch.zeros_like(image), torch.zeros_like(text), torch.zeros_like(bias)
+        for rows, columns, cosine, target in _Blocks(image, text, ctx.weight, ctx.shard, ctx.block):
+            pull = torch.sigmoid_(cosine.mul_(scale).add_(bias)).sub_((target > 0).to(cosine.dtype))
+            with torch.autocast(image.device.type, enabled=False):
+                of_image[rows] += pull @ text[columns]
+                of_text[columns] += pull.T @ image[rows]
+            of_bias += pull.sum()
+        share = gradient * ctx.shard.world / max(1, len(text))
+        of_scale = share * (image * of_image).sum()
+        return share * scale * of_image, share * scale * of_text, of_scale, share * of_bias, None, None, None

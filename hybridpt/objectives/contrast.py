@@ -1,0 +1,169 @@
+"""What the image-text contrasts share: a space of their own, pairs joined over processes, and zero-shot scores."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from typing import NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hybridpt.data.sources import Sources
+from hybridpt.encoders import Projection
+from hybridpt.functional.gather import Shard, gather, meet
+from hybridpt.functional.posterior import label_posterior
+from hybridpt.objectives.base import Encoders, Objective, Step
+from labelers.errors import UsageError
+
+__all__ = ["LabelPosterior", "Pairs", "TextContrast", "scale_gradient"]
+
+PRESENT = ("{}.", "There is {}.", "Findings of {}.")
+ABSENT = ("No {}.", "There is no {}.", "No evidence of {}.")
+MAX_SCALE = 100.0
+
+
+def scale_gradient(x: Tensor, share: float) -> Tensor:
+    """Return a tensor unchanged, of whose gradient only a share passes."""
+    return x if share == 1 else x.detach() + share * (x - x.detach()) if share else x.detach()
+
+
+class Pairs(NamedTuple):
+    """Images of this process and texts of all, as the losses of ``hybridpt.functional`` want them.
+
+    Attributes:
+        image: Unit vectors, (n, D) float32.
+        text: Unit vectors, (N, D) float32.
+        study: Number of the study, (N,) int64.
+        words: Number of the distinct text, (N,) int64.
+        said: Numbers of all texts that the report could have been drawn as, (N, U) int64, -1 beyond the last.
+        shard: Where this process's rows lie.
+    """
+
+    image: Tensor
+    text: Tensor
+    study: Tensor
+    words: Tensor
+    said: Tensor
+    shard: Shard
+
+
+class LabelPosterior(nn.Module):
+    """What the labelers make of the findings of a batch.
+
+    Args:
+        sources: Whose prevalence is the prior.
+    """
+
+    prior: Tensor
+
+    def __init__(self, sources: Sources) -> None:
+        super().__init__()
+        self.register_buffer("prior", torch.tensor(sources.prevalence))
+        self._by_channel: bool | None = None
+
+    def forward(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Return P(present), (B, K) float32, and whether any labeler looked at the study, (B,) bool."""
+        batch = step.batch
+        if self._by_channel is None:  # a checkpoint keeps the channels as the tensor made of them
+            self._by_channel = bool((step.llr != 0).any())
+        llr = step.llr[batch["dataset"]] if self._by_channel else None
+        posterior = label_posterior(batch["state"], batch["probability"], batch["looked"], self.prior, llr)
+        return posterior, batch["looked"].any(dim=2).any(dim=1)
+
+
+class TextContrast(Objective):
+    """Base class of objectives between image and report text, in a projection of their own, on the images that have a report.
+
+    The pairs are those of all processes. Findings are scored zero-shot, by the prompts that say that one is present against those that
+    say that it is not.
+
+    Args:
+        dim: Dimension of the text space.
+        weight: What the loss is multiplied by in the sum.
+        gradient: Share of the gradient that reaches the image encoder, in [0, 1]; with 0 only the projections and the text encoder learn.
+        scale: Inverse temperature at the start.
+
+    Raises:
+        UsageError: A number out of its range.
+    """
+
+    task = "zero_shot"
+
+    def __init__(self, dim: int, weight: float, gradient: float, scale: float) -> None:
+        super().__init__(weight)
+        if not 0 <= gradient <= 1:
+            raise UsageError(f"the option gradient of {type(self).__name__}: expected a number from 0 to 1, got {gradient}")
+        if dim < 1:
+            raise UsageError(f"the option dim of {type(self).__name__}: expected a whole number from 1, got {dim}")
+        self.dim = dim
+        self.gradient = gradient
+        self._start = scale
+        self._prompts: Tensor | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return type(self).__name__
+
+    def build(self, encoders: Encoders, sources: Sources) -> None:
+        """Make the two projections and the temperature."""
+        self.findings = sources.findings
+        self.spaces["text"] = Projection(encoders.need_image(self.name).width, self.dim)
+        self.text_projection = Projection(encoders.need_text(self.name).width, self.dim)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(self._start)))
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch mode; the prompts are encoded again after any training."""
+        self._prompts = None
+        return super().train(mode)
+
+    @property
+    def scale(self) -> Tensor:
+        """The inverse temperature, a scalar of at most 100."""
+        return self.log_scale.exp().clamp(max=MAX_SCALE)
+
+    def images(self, step: Step, rows: Tensor) -> Tensor:
+        """Return unit vectors of some images, (n, dim); ``rows`` is (B,) bool."""
+        embedded: Tensor = self.spaces["text"](scale_gradient(step.image.pooled[rows], self.gradient))
+        return embedded
+
+    def pairs(self, step: Step) -> Pairs:
+        """Join the images of the batch that have a report with the texts of all processes; every process must ask for it."""
+        batch = step.batch
+        rows = batch["has_text"]
+        vectors = step.text
+        said = batch["said"][rows]
+        shard = meet(len(said), said.shape[1], said.device)
+        said = F.pad(said, (0, shard.width - said.shape[1]), value=-1)
+        text = gather(self.text_projection(vectors[rows]), shard)
+        study, words = gather(batch["study"][rows], shard), gather(batch["words"][rows], shard)
+        return Pairs(self.images(step, rows), text, study, words, gather(said, shard), shard)
+
+    @abstractmethod
+    def forward(self, step: Step) -> dict[str, Tensor]:
+        """Return ``contrast``, over the images of all processes that have a report."""
+
+    def logits(self, step: Step) -> Tensor:
+        """Return zero-shot log-odds, (B, K): how much nearer an image lies to "there is" than to "there is no"."""
+        if self.training or self._prompts is None:
+            self._prompts = self._embed_prompts(step.encoders)
+        image: Tensor = self.spaces["text"](step.image.pooled)
+        return self.scale * image @ self._prompts.T
+
+    def encode_prompts(self, encoders: Encoders, texts: list[str]) -> Tensor:
+        """Return the unit vectors of prompts, (len(texts), dim)."""
+        encoder = encoders.need_text(self.name)
+        tokens, mask = (t.to(self.log_scale.device) for t in encoder.tokenizer(texts))
+        embedded: Tensor = self.text_projection(encoder(tokens, mask))
+        return embedded
+
+    def _embed_prompts(self, encoders: Encoders) -> Tensor:
+        """Present minus absent, each the mean of its prompts at length one again, (K, dim)."""
+        sides = []
+        for templates in (PRESENT, ABSENT):
+            texts = [template.format(finding.lower()) for finding in self.findings for template in templates]
+            embedded = self.encode_prompts(encoders, texts).view(-1, len(templates), self.dim)
+            sides.append(F.normalize(embedded.mean(dim=1), dim=-1))
+        return sides[0] - sides[1]
