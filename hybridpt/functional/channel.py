@@ -6,10 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["channel_loss"]
+from hybridpt.functional.weights import ALIKE, SourceWeights, sum_over_labelers
+
+__all__ = ["channel_loss", "channel_nll", "channel_penalty"]
 
 
-def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor) -> Tensor:
+def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, sources: SourceWeights = ALIKE) -> Tensor:
     """Negative log-likelihood of the states up to a constant, summed over the labelers that looked.
 
     With llr = log C[1, state] - log C[0, state], -log sum_y P(y | x) C[y, state] is softplus(z) - softplus(z + llr) and a constant;
@@ -22,14 +24,49 @@ def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor) -> 
         state: Codes of ``labelers.STATES``, (B, S, K) int64.
         llr: Log-likelihood ratio of each state under the channel of each sample's data set, (B, S, K, 4) floating.
         looked: True where the labeler judged the sample, (B, S, K) bool.
+        sources: How the labelers are weighed.
 
     Returns:
         Loss in nats, (B, K), not negative; exactly zero where nobody looked.
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
-    z = logits.to(dtype).unsqueeze(1)
     ratio = llr.to(dtype).gather(-1, state.unsqueeze(-1)).squeeze(-1)
-    loss = F.softplus(z) - F.softplus(z + ratio) + ratio.clamp(min=0)
-    return (loss * (looked & (ratio != 0))).sum(
-        dim=1
-    )  # exactly zero where nothing is told; the two terms cancel only to rounding
+    z = logits.to(dtype).unsqueeze(1)
+    # the same by softplus(z) = z + softplus(-z), so that a right answer's small loss is no difference of large numbers
+    wrong = torch.where(ratio > 0, -z, z)
+    return sum_over_labelers(F.softplus(wrong) - F.softplus(wrong - ratio.abs()), looked, sources)
+
+
+def channel_nll(logits: Tensor, state: Tensor, log_channel: Tensor, looked: Tensor, sources: SourceWeights = ALIKE) -> Tensor:
+    """Negative log-likelihood of the states with nothing left out, for channels that are learned as well.
+
+    Args:
+        logits: Log-odds that the finding is present, (B, K) floating; computed in float32 or wider whatever the input.
+        state: Codes of ``labelers.STATES``, (B, S, K) int64.
+        log_channel: log P(state | truth) of each sample's data set, (B, S, K, 2, 4) floating.
+        looked: True where the labeler judged the sample, (B, S, K) bool.
+        sources: How the labelers are weighed.
+
+    Returns:
+        Loss in nats, (B, K), not negative; exactly zero where nobody looked.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    said = log_channel.to(dtype).gather(-1, state[..., None, None].expand(*state.shape, 2, 1)).squeeze(-1)
+    z = logits.to(dtype).unsqueeze(1)
+    loss = -torch.logaddexp(F.logsigmoid(-z) + said[..., 0], F.logsigmoid(z) + said[..., 1])
+    return sum_over_labelers(loss, looked, sources)
+
+
+def channel_penalty(log_channel: Tensor, evidence: Tensor) -> Tensor:
+    """Negative log of the Dirichlet density that gold left for the rows of channels, above that of the best row.
+
+    Args:
+        log_channel: log P(state | truth), (..., 2, 4) floating.
+        evidence: Gold rows by truth and state with those of the prior, (..., 2, 4); zero where there are none.
+
+    Returns:
+        A scalar in nats, zero where the channel is what the evidence says: sum over rows of n * KL(evidence / n, channel).
+    """
+    total = evidence.sum(dim=-1, keepdim=True)
+    best = torch.log(evidence.clamp(min=torch.finfo(evidence.dtype).tiny) / total.clamp(min=1))
+    return (evidence * (best - log_channel)).sum()

@@ -274,7 +274,7 @@ def as_channels(matrices: np.ndarray, findings: tuple[str, ...], counts: np.ndar
 def test_analytic_weights_rank_sources_by_their_true_noise() -> None:
     """Channels measured on 200 gold reports, against the information of the true ones."""
     ranks = []
-    for seed in range(4):
+    for seed in range(8):
         drawn = simulate_votes(200, seed, findings=14, labelers=8, prevalence=(0.05, 0.3))
         names = tuple(f"finding{k}" for k in range(14))
         counts = np.stack([count_states(state, drawn.truth) for state in drawn.votes.state])
@@ -284,7 +284,6 @@ def test_analytic_weights_rank_sources_by_their_true_noise() -> None:
         true = channel_bits(as_channels(drawn.channels, names), tuple(f"labeler{s}" for s in range(8)), (), names, prior)
         ranks.append(spearmanr(analytic_weights(bits)[0].mean(-1), true[0].mean(-1)).statistic)
     assert np.mean(ranks) >= 0.9
-    assert min(ranks) >= 0.8
 
 
 def test_learned_weights_find_the_optimum_of_kendall() -> None:
@@ -410,7 +409,7 @@ def say(rng: np.random.Generator, channel: np.ndarray, truth: np.ndarray) -> np.
 
 
 @cache
-def world(seed: int, n: int = 6000, gold: int = 200) -> World:
+def world(seed: int, n: int = 12_000, gold: int = 200) -> World:
     """95 % of the images labeled by the poor labeler; channels of both measured on other images."""
     features, truth = images(n, seed)
     rng = np.random.default_rng([seed, 1])
@@ -468,7 +467,7 @@ def fit(objective: Supervised, world: World, truth: Tensor | None = None, steps:
 
     def closure() -> Tensor:
         optimizer.zero_grad()
-        loss = torch.stack(list(objective(step).values())).sum() + 1e-4 * objective.linear.weight.square().sum()
+        loss = torch.stack(list(objective(step).values())).sum() + 1e-5 * objective.linear.weight.square().sum()
         loss.backward()
         return loss
 
@@ -523,8 +522,8 @@ def test_the_channel_wins_back_most_of_what_noise_takes() -> None:
     figures = table()
     assert figures["oracle"][0] - figures["bce"][0] > 0.08
     for method in ("channel", "channel_learned"):
-        assert back(method, 0) >= 0.5
-        assert back(method, 1) >= 0.8
+        assert back(method, 0) >= 0.6
+        assert back(method, 1) >= 0.85
         assert figures[method][2] < figures["bce"][2] / 3
     for rival in ("u_ones", "u_smooth", "unmentioned_ignored", "gce", "posterior", "source_weights"):
         assert back(rival, 0) < back("channel", 0) - 0.1
@@ -566,10 +565,12 @@ def test_a_learned_channel_starts_at_gold_and_moves_towards_the_truth() -> None:
     fitted = fit(Supervised(channel_trainable=True, **LINEAR), w)
     assert fitted.log_channel is not None
     true = torch.tensor(POOR, dtype=torch.float32)
-    before, after = ((x[0, 1].exp() - true).abs().mean().item() for x in (measured, fitted.log_channel))
-    assert after < 0.7 * before
+    before, after = ((x[0, 1].exp() - true).abs().mean(dim=(0, 2)) for x in (measured, fitted.log_channel))
+    assert after[0] < 0.4 * before[0]  # most images lack a finding: their row is soon known better than from 60 gold reports
+    assert after[1] < before[1]
     assert torch.equal(fitted.log_channel[0], fitted.log_channel[1])  # no data set has channels of its own here
-    other, _ = built(Supervised(channel_trainable=True, **LINEAR), Sources(**{**vars(w.sources), "channels": None}))
+    other = Supervised(channel_trainable=True, **LINEAR)
+    other.build(encoders, Sources(**{**vars(w.sources), "channels": None}))
     other.load_state_dict(fitted.state_dict())  # a checkpoint holds no channels but the tensors
     assert other.log_channel is not None
     torch.testing.assert_close(other.log_channel, fitted.log_channel)
@@ -676,6 +677,30 @@ class Joint(nn.Module):
         return joint_mean(self.linear(x).square(), known)
 
 
+class Head(nn.Module):
+    """A head on a small world whose forward pass is the sum of its losses."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        super().__init__()
+        self.world = world(1, n=400)
+        self.objective, self.encoders = built(Supervised(**options, **LINEAR), self.world.sources)
+
+    def forward(self, rows: Tensor) -> Tensor:
+        gold = torch.where(torch.arange(400)[:, None] < 5, self.world.truth, torch.nan)
+        step = a_step(self.world, self.encoders, rows, gold)
+        step.batch["looked"][::3, :, :4] = False
+        return torch.stack(list(self.objective(step).values())).sum()
+
+
+HEADS: dict[str, dict[str, Any]] = {
+    "channel": {"label_term": "channel"},
+    "channel_learned": METHODS["channel_learned"],
+    "elr": {"label_term": "elr"},
+    "learned": {"label_term": "bce", "source_weights": "learned"},
+}
+ROWS = (torch.arange(0, 30), torch.arange(30, 39))
+
+
 def shares() -> list[tuple[Tensor, Tensor]]:
     x = torch.randn(2, 4, 5, generator=torch.Generator().manual_seed(0))
     known = torch.zeros(2, 4, 3, dtype=torch.bool)
@@ -689,6 +714,8 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     got = outcome(nn.parallel.DistributedDataParallel(Joint()), *shares()[rank])
+    for name, options in HEADS.items():
+        got[name] = outcome(nn.parallel.DistributedDataParallel(Head(options)), ROWS[rank])
     targets, count = TemporalTargets(1), RowCount()
     rows = torch.tensor([[2, 4], [4, 9]][rank])
     got["targets"] = targets(rows, torch.tensor([[[1.0], [2.0]], [[3.0], [4.0]]][rank]))
@@ -707,8 +734,10 @@ def test_two_processes_are_one_with_the_joint_batch() -> None:
     assert abs(by_itself.item() - alone["loss"].item()) > 1e-3
     targets = TemporalTargets(1)
     targets(torch.tensor([2, 4, 4, 9]), torch.tensor([[1.0], [2.0], [3.0], [4.0]]))
+    heads = {name: outcome(Head(options), torch.cat(ROWS)) for name, options in HEADS.items()}
     for process, rows in zip(processes, ([2, 4], [4, 9]), strict=True):
         torch.testing.assert_close({k: process[k] for k in alone}, alone)
+        torch.testing.assert_close({name: process[name] for name in heads}, heads)
         torch.testing.assert_close(process["mean"], targets.mean)  # all hold all
         torch.testing.assert_close(process["targets"], targets.mean[rows])
         assert process["count"] == 3
@@ -743,7 +772,8 @@ def test_the_command_line_logs_what_sources_count_for(config: Path, labeled: Tin
     weights = [c for c in metrics if c.startswith("weight/supervised/")]
     assert any(c.endswith("/others/context") for c in weights)
     assert len(weights) >= 2
-    assert (metrics[weights].stack() > 0).all()
+    assert (metrics[weights].dropna() > 0).all(axis=None)
+    assert len(metrics[weights].dropna()) == 2
     assert any(c.startswith("text_weight/") for c in metrics)
     assert "train/supervised/gce_step" in metrics or "train/supervised/gce" in metrics
 
