@@ -46,7 +46,9 @@ class WeightAverage(Callback):
         decay = min(self.decay, (1 + self._steps) / (RISE + self._steps))
         for name, value in pl_module.state_dict().items():
             mean = self._mean[name]
-            if mean.is_floating_point():
+            if mean.shape != value.shape:  # state by training row, which grows as rows are met
+                self._mean[name] = value.detach().clone()
+            elif mean.is_floating_point():
                 mean.lerp_(value.detach(), 1 - decay)
             else:
                 mean.copy_(value)

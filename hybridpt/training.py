@@ -39,6 +39,7 @@ from hybridpt.configuration import gives_option
 from hybridpt.data.datamodule import HybridDataModule
 from hybridpt.data.reports import ReportDataModule
 from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter
+from hybridpt.evaluation.sources import SourceLogger
 from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
 from hybridpt.report_labeler import ReportModule
@@ -241,6 +242,8 @@ class HybridCLI(LightningCLI):
 
     def _callbacks(self, checkpointing: bool | None) -> list[Callback]:
         callbacks: list[Callback] = [StepSeeds(), ResultsWriter(), PredictionWriter()]
+        if self.subcommand == "fit":
+            callbacks.append(SourceLogger())
         if self.subcommand == "fit" and checkpointing is not False:
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]

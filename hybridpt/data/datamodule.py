@@ -54,6 +54,7 @@ class HybridDataModule(LightningDataModule):
             (findings or impression) or ``sentence``. References to prior studies are taken out.
         image_root: A folder beside the manifest's that images may lie in, for absolute paths, paths with ``..`` and links, which are
             refused where they lead anywhere else.
+        train_gold: Gold as above, of training studies: a fit trains on it as such, whatever labelers say of those studies.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class HybridDataModule(LightningDataModule):
         seed: int = 0,
         image_root: str | None = None,
         text_unit: TextUnit = "report",
+        train_gold: str | None = None,
     ) -> None:
         super().__init__()
         for option, value, low, high in (
@@ -84,6 +86,7 @@ class HybridDataModule(LightningDataModule):
         self.labels = labels or []
         self.channels = channels
         self.gold = gold
+        self.train_gold = train_gold
         self.findings = findings
         self.image_size = image_size
         self.batch_size = batch_size
@@ -115,7 +118,10 @@ class HybridDataModule(LightningDataModule):
         self.gold_used = self.gold is not None and stage in ("validate", "test")
         truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
         if self.gold is not None and self.gold_used:
-            truth = self._judged(self.gold, joined.findings, stage)
+            truth = self._judged(self.gold, joined.findings, {"validate": "val", "test": "test"}[stage])
+        elif self.train_gold is not None and stage == "fit":
+            truth = self._judged(self.train_gold, joined.findings, "train")
+            truth[~train] = np.nan
         self._table = self._tabulate(joined, truth)
         if stage == "fit" and self.channel_set is not None:
             self._check_channels(joined, self.channel_set, train)
@@ -160,15 +166,16 @@ class HybridDataModule(LightningDataModule):
         if met.partial:
             self._say(f"note: {what}: {met}")
 
-    def _judged(self, gold: str, findings: tuple[str, ...], stage: str) -> np.ndarray[Any, Any]:
+    def _judged(self, gold: str, findings: tuple[str, ...], split: str) -> np.ndarray[Any, Any]:
         dataset, path = bind(gold)
         judged = read_gold(path)
         truth = join_gold(dataset, judged, self.rows, findings)
         self._say_partial("the gold", overlap(dataset, list(judged.report_ids), self.rows))
-        used = (self.rows["split"] == ("val" if stage == "validate" else "test")).to_numpy()
+        used = (self.rows["split"] == split).to_numpy()
         if used.any() and np.isnan(truth[used]).all():
+            purpose, otherwise = ("trained on", "") if split == "train" else ("tested", " to test against labels")
             raise InputError(
-                f"{path}: judges none of the {int(used.sum()):,} images that are tested; give gold of their studies, or none to test against labels"
+                f"{path}: judges none of the {int(used.sum()):,} images that are {purpose}; give gold of their studies, or none{otherwise}"
             )
         return truth
 

@@ -765,7 +765,6 @@ def supervised(option: str, value: str) -> list[str]:
 def test_the_command_line_logs_what_sources_count_for(config: Path, labeled: Tiny, tmp_path: Path) -> None:
     run = tmp_path / "run"
     given = ["fit", "--config", str(config), "--trainer.default_root_dir", str(run)]
-    given += ["--trainer.callbacks+=hybridpt.evaluation.sources.SourceLogger"]
     assert main([*given, *supervised("label_term", "gce"), *supervised("source_weights", "learned")]) == 0
     metrics = pd.read_csv(run / "metrics.csv")
     assert (run / "channels.png").exists()
@@ -779,7 +778,14 @@ def test_the_command_line_logs_what_sources_count_for(config: Path, labeled: Tin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [supervised("label_term", "elr"), supervised("channel_trainable", "true")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        supervised("label_term", "elr"),
+        supervised("channel_trainable", "true"),
+        [*supervised("label_term", "elr"), "--model.ema", "0.9"],
+    ],
+)
 def test_the_state_of_a_term_survives_a_checkpoint(options: list[str], config: Path, tmp_path: Path) -> None:
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     common = ["fit", "--config", str(config), "--model.frozen_layers", "-1", *options]
