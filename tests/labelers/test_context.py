@@ -283,6 +283,8 @@ MISSED = {
     ("Effusions have decreased on the right and resolved on the left.", "Pleural Effusion"),
     ("The right effusion is gone but the left one persists.", "Pleural Effusion"),
     ("INDICATION: 55-year-old with pneumothorax. IMPRESSION: No acute disease.", "Pneumothorax"),
+    ("Evaluate for pneumonia.", "Pneumonia"),
+    ("Pleural effusion has nearly completely resolved.", "Pleural Effusion"),
 }
 """Sentences of the file, and findings in them, that the labeler is known to read otherwise than a radiologist."""
 
