@@ -74,13 +74,15 @@ def note_unknown(table: LabelTable, gold: Gold) -> None:
         )
 
 
-def _read_all(paths: Sequence[Path]) -> list[LabelTable]:
-    """Read the tables without their evidence, two at a time: most of the work is done by libraries that let others run."""
+def _read_all(paths: Sequence[Path], evidence: bool = True) -> list[LabelTable]:
+    """Read tables two at a time: most of the work is done by libraries that let others run."""
     with ThreadPoolExecutor(2) as pool:
-        return list(pool.map(lambda path: read_table(path, evidence=False), paths))
+        return list(pool.map(lambda path: read_table(path, evidence=evidence), paths))
 
 
 def _noise(arguments: argparse.Namespace) -> None:
+    if not arguments.output.name:
+        raise UsageError(f"{arguments.output}: expected the name of a file to write, got a folder; give a name inside it")
     picture = arguments.output.with_suffix(".png")
     inputs = [*arguments.tables, *([arguments.gold] if arguments.gold else [])]
     check_output(arguments.output, inputs, "the tables and the gold")
@@ -132,7 +134,7 @@ def _fuse(arguments: argparse.Namespace) -> None:
         raise InputError(
             f"{arguments.channels}: holds the channels of one labeler, nothing to fuse; estimate them from two tables or more"
         )
-    tables = common_findings(_read_all(arguments.tables))
+    tables = common_findings(_read_all(arguments.tables, evidence=False))
     votes = collect_votes(tables, fusion.findings)
     first = fuse_votes(votes.part(slice(0, 0)), fusion, tables[0].vocabulary)
     with (

@@ -18,7 +18,7 @@ from labelers.agreement import agreement, shared_errors
 from labelers.channel import ALL_DATASETS
 from labelers.cli import main
 from labelers.crosswalk import load_crosswalk
-from labelers.fusion import Fusion, fit_fusion, fuse_votes
+from labelers.fusion import Fusion, _chosen, fit_fusion, fuse_votes
 from labelers.noise_report import fusion_notes
 from labelers.rules import Product
 from labelers.simulation import Simulation, simulate_votes
@@ -144,12 +144,19 @@ def test_labelers_that_know_nothing_cost_nothing() -> None:
 
 
 def test_a_floor_that_is_better_is_used_and_said() -> None:
-    simulation = simulate_votes(1500, 1, hard=0.8)
-    fusion = fit_fusion(simulation.votes, gold_truth(simulation.votes, gold_of(simulation, 200)))
-    assert fusion.name == "calibrated vote"
+    rng = np.random.default_rng(0)
+    built = rng.exponential(0.5, 200)
+    losses = {"latent classes": built, "product with exponents": built * 1.1}
+    within = {**losses, "calibrated vote": built - 0.01 + np.tile([1, -1], 100)}
+    assert _chosen(within) == "latent classes", "a lead within its standard error is none"
+    assert _chosen({**losses, "calibrated vote": built - 0.1}) == "calibrated vote"
+    rule = Product(np.zeros((1, 2, 5)), np.zeros(1), np.ones(2))
+    held_out = {"latent classes": 0.5, "product with exponents": 0.55, "best single labeler": 0.4}
+    fusion = Fusion(("a", "b"), ("Edema",), "best single labeler", rule, held_out=held_out)
     assert fusion.fallback
-    (note,) = fusion_notes(fusion)
-    assert note.startswith("'calibrated vote' was better on held-out gold")
+    assert list(fusion_notes(fusion)) == [
+        "'best single labeler' was better on held-out gold than what knows of shared errors (NLL 0.4000 against 0.5000), so it is used"
+    ]
 
 
 def test_what_a_fused_cell_says() -> None:
