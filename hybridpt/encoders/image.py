@@ -17,10 +17,10 @@ from labelers.errors import UsageError, unknown_name
 
 __all__ = ["ImageEncoder", "ImageFeatures", "TimmEncoder"]
 
-SNIPPET = """import timm  # transformers.AutoModel.from_pretrained("{folder}") gives the same model
+SNIPPET = """import timm  # recent releases of transformers read it too: AutoModel.from_pretrained("{{folder}}")
 
 model = timm.create_model("{name}", in_chans=1, num_classes=0, {sized}pretrained=True,
-                          pretrained_cfg_overlay={{"file": "{{folder}}/model.safetensors"}}).eval()
+                          pretrained_cfg_overlay={{"file": "{{folder}}/model.safetensors", "custom_load": False}}).eval()
 pooled = model((image - {mean:.6g}) / {std:.6g})  # image: (B, 1, {size}, {size}), grey levels in [0, 1]
 """
 
@@ -153,7 +153,10 @@ class TimmEncoder(ImageEncoder):
     def load(self, folder: Path) -> Callable[[Tensor], Tensor]:
         """Load what ``save`` wrote through timm, as ``ImageEncoder.load``."""
         sized: dict[str, Any] = {} if self._sized is None else {"img_size": self._sized}
-        overlay = {"file": str(folder / "model.safetensors")}
+        overlay = {
+            "file": str(folder / "model.safetensors"),
+            "custom_load": False,
+        }  # of timm's own weights, in a format of their own
         model: Any = timm.create_model(
             self.name, in_chans=1, num_classes=0, pretrained=True, pretrained_cfg_overlay=overlay, **sized
         )

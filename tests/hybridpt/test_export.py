@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 from pathlib import Path
@@ -71,7 +72,7 @@ def run_snippet(card: str, folder: Path, image: Any) -> Tensor:
 def test_a_timm_encoder_loads_back_in_timm_and_transformers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, arguments: dict[str, Any]
 ) -> None:
-    from transformers import AutoModel
+    from transformers import AutoModel, TimmWrapperConfig
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.chdir(tmp_path)
@@ -84,7 +85,8 @@ def test_a_timm_encoder_loads_back_in_timm_and_transformers(
     found = run_snippet(Path("encoder/README.md").read_text(encoding="utf-8"), tmp_path, image)
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
     body = json.loads(Path("encoder/config.json").read_text(encoding="utf-8"))["pretrained_cfg"]
-    if not arguments:  # transformers has no way to pass the size of timm's position embeddings in its older releases
+    reads = "model_args" in inspect.signature(TimmWrapperConfig.__init__).parameters  # older releases make it for three channels
+    if not arguments and reads:
         through = AutoModel.from_pretrained("encoder").eval()
         pixels = (image - body["mean"][0]) / body["std"][0]
         torch.testing.assert_close(through(pixels).pooler_output.detach(), wanted, rtol=0, atol=1e-5)
