@@ -65,13 +65,16 @@ class ImageEncoder(nn.Module, ABC):
         Raises:
             UsageError: This kind of encoder has no such form.
         """
-        raise UsageError(
-            f"an encoder of the class {type(self).__name__} cannot be exported; give the class the methods save and load"
-        )
+        raise self._not_exported()
 
     def load(self, folder: Path) -> Callable[[Tensor], Tensor]:
         """Return what ``save`` wrote, loaded as others do, as a function from images (B, 1, H, W) in [0, 1] to pooled features."""
-        raise NotImplementedError
+        raise self._not_exported()
+
+    def _not_exported(self) -> UsageError:
+        return UsageError(
+            f"an encoder of the class {type(self).__name__} cannot be exported; give the class the methods save and load"
+        )
 
 
 class TimmEncoder(ImageEncoder):
