@@ -39,11 +39,11 @@ $(DEMO)/channels.json: $(DEMO)/labels.parquet
 
 $(DEMO)/.fitted: $(DEMO)/channels.json
 	rm -rf $(DEMO)/fit
-	$(BIN)/hybridpt fit --config configs/fit/phantom.yaml --trainer.default_root_dir $(DEMO)/fit
+	$(BIN)/hybridpt fit --config configs/fit/hybrid.yaml --trainer.default_root_dir $(DEMO)/fit
 	@touch $@
 
 $(DEMO)/results.csv: $(DEMO)/.fitted
-	$(BIN)/hybridpt test --config configs/fit/phantom.yaml --trainer.default_root_dir $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt
+	$(BIN)/hybridpt test --config configs/fit/hybrid.yaml --trainer.default_root_dir $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt
 
 clean:
 	rm -rf $(DEMO)

@@ -12,6 +12,8 @@ __all__ = ["WeightAverage"]
 
 RAW_KEY = "hybridpt_trained_weights"
 """Where a checkpoint keeps the weights that training goes on with, beside the mean under ``state_dict``."""
+MEASURED = "calibration."
+"""What of a model a validation of the mean has measured: it belongs to the mean, and is not averaged."""
 RISE = 10.0
 """In early steps t the decay is at most (1 + t) / (RISE + t), so that the mean forgets where training began."""
 
@@ -60,7 +62,11 @@ class WeightAverage(Callback):
             pl_module.load_state_dict(self._mean)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the weights back."""
+        """Put the weights back, beside what the validation found out about the mean."""
+        if self._aside:
+            measured = {name: value for name, value in _copied(pl_module).items() if name.startswith(MEASURED)}
+            self._mean |= measured
+            self._aside |= measured
         self._restore(pl_module)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -81,7 +87,7 @@ class WeightAverage(Callback):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Go on with the weights, and with the mean."""
         if RAW_KEY in checkpoint:
-            self._mean = {name: value.clone() for name, value in checkpoint["state_dict"].items()}
+            self._mean = _copied(pl_module)
             self._steps = int(checkpoint["global_step"])
             pl_module.load_state_dict(checkpoint[RAW_KEY])
 

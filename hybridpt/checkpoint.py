@@ -16,6 +16,7 @@ from torch import nn
 
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ImageEncoder, TextEncoder
+from hybridpt.encoders.kept import kept_files
 from hybridpt.module import CHECKPOINT_KEY, CHECKPOINT_VERSION, HybridModule
 from hybridpt.objectives import Objective
 from labelers.errors import InputError, UsageError
@@ -237,7 +238,8 @@ def load(checkpoint: str | Path) -> HybridModule:
         )
     try:
         options = {**config, "compile": False}  # that takes minutes, and a compiler
-        model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in options.items()})
+        with kept_files(body[CHECKPOINT_KEY].get("kept"), checkpoint):
+            model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in options.items()})
     except (InputError, UsageError):
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:

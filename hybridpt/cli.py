@@ -1,4 +1,4 @@
-"""``hybridpt fit | validate | test | predict`` (LightningCLI), ``hybridpt data`` and ``hybridpt export``."""
+"""``hybridpt fit | validate | test | predict`` (LightningCLI), ``hybridpt data``, ``hybridpt export`` and ``hybridpt list``."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ USAGE = """usage: hybridpt COMMAND ...
   predict   probabilities for every image          --config FILE --ckpt_path CKPT
   data      make or convert a data set             NAME -o FOLDER
   export    the image encoder for timm and transformers, with a model card    CKPT -o FOLDER
+  list      what a configuration can name          [objectives|encoders|datasets|tasks] [--json]
 
 'hybridpt COMMAND --help' lists the options of one command."""
 
@@ -54,8 +56,10 @@ def _dispatch(arguments: list[str]) -> int | None:
             raise Interrupted(stop.signum, "run the same command again to go on") from None
     elif command == "export":
         _export(arguments[1:])
+    elif command == "list":
+        _list(arguments[1:])
     else:
-        raise unknown_name("command", command, [*LIGHTNING, "data", "export"])
+        raise unknown_name("command", command, [*LIGHTNING, "data", "export", "list"])
     return 0
 
 
@@ -73,6 +77,35 @@ def _export(arguments: list[str]) -> None:
 
     export(values.checkpoint, values.output)
     print(f"exported the image encoder of {values.checkpoint} -> {values.output}", file=sys.stderr)
+
+
+def _list(arguments: list[str]) -> None:
+    """Run ``hybridpt list [KIND] [--json]``."""
+    from rich.table import Table
+
+    from hybridpt.listing import KINDS, entries
+    from labelers.console import add_row, put, show
+
+    if {"-h", "--help"} & set(arguments):
+        print(
+            f"usage: hybridpt list [{'|'.join(KINDS)}] [--json]\n\nWhat a configuration or a command can name; all kinds by default."
+        )
+        return
+    given = [a for a in arguments if a != "--json"]
+    for kind in given:
+        if kind not in KINDS:
+            raise unknown_name("kind", kind, KINDS)
+    found = {kind: entries(kind) for kind in given or KINDS}
+    if "--json" in arguments:
+        put(json.dumps([asdict(entry) for some in found.values() for entry in some], indent=1))
+        return
+    table = Table("kind", "name", "what it does", "write", "needs")
+    for entry in (entry for some in found.values() for entry in some):
+        add_row(table, entry.kind, entry.name, entry.summary, entry.use, ", ".join(entry.needs))
+    if table.row_count:
+        show(table)
+    for kind in (kind for kind, some in found.items() if not some):
+        put(f"{kind}: there are none yet")
 
 
 def _lightning(given: list[str]) -> None:
@@ -118,7 +151,9 @@ def _data(arguments: list[str]) -> None:
 
     from jsonargparse import ArgumentParser
 
-    names = _data_sets()
+    from hybridpt.listing import data_sets
+
+    names = data_sets()
     if not arguments or arguments[0] in ("-h", "--help"):
         print(f"usage: hybridpt data NAME -o FOLDER ...\n\nnames: {', '.join(names)}")
         return
@@ -142,21 +177,3 @@ def _switched_on(arguments: list[str], switches: set[str]) -> list[str]:
     """Turn a bare ``--switch`` into ``--switch=true``, the form that jsonargparse reads."""
     following = [*arguments[1:], "--"]
     return [f"{a}=true" if a in switches and n.startswith("-") else a for a, n in zip(arguments, following, strict=True)]
-
-
-def _data_sets() -> dict[str, str]:
-    """Return the modules of ``hybridpt.data`` whose one public class has a method ``write``, by name."""
-    import ast
-
-    import hybridpt.data
-
-    found = {}
-    for path in sorted(Path(hybridpt.data.__path__[0]).glob("[a-z]*.py")):
-        classes = [
-            n
-            for n in ast.parse(path.read_text(encoding="utf-8")).body
-            if isinstance(n, ast.ClassDef) and not n.name.startswith("_")
-        ]
-        if any(isinstance(m, ast.FunctionDef) and m.name == "write" for c in classes for m in c.body):
-            found[path.stem] = f"hybridpt.data.{path.stem}"
-    return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import torch
+import torch.distributed as dist
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
 from labelers.errors import InputError, UsageError
@@ -13,7 +14,7 @@ __all__ = ["explained"]
 
 ABOUT_AN_OPTION = re.compile(r"\s*`[a-z_]+` \([^)]*\) must ")
 """How Lightning begins what it says of an option of the trainer when it has seen the data."""
-SMALLER = "run again with a smaller --data.batch_size (--trainer.accumulate_grad_batches makes up for it)"
+SMALLER = "run again with a smaller --data.batch_size, or with --model.chunk"
 
 
 def explained(error: Exception) -> InputError | UsageError | None:
@@ -34,6 +35,13 @@ def explained(error: Exception) -> InputError | UsageError | None:
                 "the shared memory is full; give the machine more (docker: --shm-size), or fewer --data.num_workers"
             )
         return InputError("a process that reads images was killed (out of memory?); run again with fewer --data.num_workers")
+    if isinstance(error, RuntimeError) and "finished reduction in the prior iteration" in text:
+        return UsageError(
+            "the loss does not depend on all weights that are trained, for whose gradients the processes would wait; "
+            "give --trainer.strategy ddp_find_unused_parameters_true"
+        )
+    if isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and "gloo" in text):
+        return InputError("another process of this run ended, or cannot be reached; what it said tells why")
     if isinstance(error, MisconfigurationException) or (isinstance(error, ValueError) and ABOUT_AN_OPTION.match(text)):
         return UsageError(" ".join(text.split()))
     return None

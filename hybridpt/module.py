@@ -11,17 +11,22 @@ import numpy as np
 import pandas as pd
 import torch
 from lightning import LightningModule
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from torch import Tensor, nn
 
 from hybridpt.batch import Batch, View
 from hybridpt.data.images import read_image
 from hybridpt.data.sources import Sources
+from hybridpt.data.together import together
 from hybridpt.data.transforms import standard
 from hybridpt.encoders import ImageEncoder, TextEncoder
+from hybridpt.functional.platt import Platt
 from hybridpt.noise import log_channels
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
-from hybridpt.optimization import freeze_layers, parameter_groups, warmup_cosine
+from hybridpt.optimization import freeze_layers, parameter_groups, undecayed, warmup_cosine
+from hybridpt.text_fit import TextFit
 from labelers.channel import ChannelSet
 from labelers.errors import UsageError
 
@@ -50,7 +55,7 @@ class HybridModule(LightningModule):
         init_from: A checkpoint of hybridpt whose encoders a new training starts from; to go on with a run is --ckpt_path.
 
     Raises:
-        UsageError: No objective, or a number out of its range.
+        UsageError: No objective, one that needs another beside it, or a number out of its range.
     """
 
     def __init__(
@@ -74,6 +79,7 @@ class HybridModule(LightningModule):
         _check_numbers(lr, weight_decay, warmup, layer_decay, ema, chunk)
         self.encoders = Encoders(image_encoder, text_encoder)
         self.objectives = nn.ModuleDict(objectives)
+        self._text_fit = TextFit(self.objectives)
         self.lr = lr
         self.weight_decay = weight_decay
         self.warmup = warmup
@@ -116,23 +122,29 @@ class HybridModule(LightningModule):
         self.sources = sources
         log_channel = log_channels(sources.channels, sources.labelers, sources.datasets, sources.findings)
         self.register_buffer("log_channel", log_channel)
+        self.calibration = nn.ModuleDict({name: Platt(len(sources.findings)) for name in self.objectives})
         for _, objective in self.each():
             objective.build(self.encoders, sources)
+        self._spared = undecayed(self)  # before a strategy shards the parameters, which flattens them
 
     def setup(self, stage: str) -> None:
         """Build from what the data say, unless a checkpoint said it already."""
         if self.sources is None:
             sources: Sources = self.trainer.datamodule.sources  # type: ignore[attr-defined]
-            for _, objective in self.each():
-                objective.check(sources)
-            self.build(sources)
+            with together():
+                for _, objective in self.each():
+                    objective.check(sources)
+                self.build(sources)
+        if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
+            self.encoders.memory = None  # they gather weights inside the forward pass, which no process may leave out
 
     def on_fit_start(self) -> None:
-        """Go into training mode, and refuse channels given by hand that a resumed checkpoint overrides.
+        """Go into training mode, and refuse batches that add up under a contrast, and channels that a resumed checkpoint overrides.
 
         Raises:
             UsageError: As described.
         """
+        self._refuse_accumulation()
         self.train()  # Lightning keeps the modes it finds, and a loaded encoder is in that of evaluation
         given: ChannelSet | None = self.trainer.datamodule.channel_set  # type: ignore[attr-defined]
         if given is None or self.sources is None:
@@ -143,6 +155,20 @@ class HybridModule(LightningModule):
                 "the channels given are not those that the checkpoint was trained with; give those, or start a new run"
             )
 
+    def _refuse_accumulation(self) -> None:
+        """A contrast over each of several small batches is not the contrast over the large one that they are meant to make up."""
+        scheduled = [c.scheduling.values() for c in self.trainer.callbacks if isinstance(c, GradientAccumulationScheduler)]  # type: ignore[attr-defined]
+        parts = max(self.trainer.accumulate_grad_batches, *(n for values in scheduled for n in values), 1)
+        name = next((name for name, objective in self.each() if objective.contrasts), None)
+        if name is None or parts == 1:
+            return
+        size: int = self.trainer.datamodule.batch_size  # type: ignore[attr-defined]
+        chunk = size if self.chunk is None else min(size, self.chunk)
+        raise UsageError(
+            f"--trainer.accumulate_grad_batches {parts}: the objective '{name}' contrasts the rows of a batch, and would see those of one "
+            f"small batch at a time; give --data.batch_size {size * parts} --model.chunk {chunk} in its place, which needs hardly more memory"
+        )
+
     @property
     def llr(self) -> Tensor:
         """What each state is worth as a log-likelihood ratio, (D + 1, S, K, 4) float32."""
@@ -151,20 +177,30 @@ class HybridModule(LightningModule):
 
     def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
         """Return every loss under ``objective/term``, and their weighted sum under ``loss``; scalars."""
-        step = Step(batch, self.encoders, self.llr, progress, self.chunk if self.training else None)
+        return self._losses(self._step(batch, progress))
+
+    def _step(self, batch: Batch, progress: float = 1.0) -> Step:
+        return Step(batch, self.encoders, self.llr, progress, self.chunk if self.training else None)
+
+    def _losses(self, step: Step) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}
-        total = torch.zeros((), device=batch["image"].device)
+        total = torch.zeros((), device=step.batch["image"].device)
         for name, objective in self.each():
             for term, value in objective(step).items():
                 named[f"{name}/{term}"] = value
                 total = total + objective.weight * value
+        if not self.training:
+            self._text_fit.see(step)
         return {**named, "loss": total}
 
     def scores(self, batch: Batch) -> dict[str, Tensor]:
-        """Return P(present) by every objective that gives one, each (B, K) float32."""
-        step = Step(batch, self.encoders, self.llr)
+        """Return P(present) by every objective that gives one, each (B, K) float32, calibrated where gold allowed it."""
+        return {name: torch.sigmoid(self.calibration[name](z)) for name, z in self._logits(self._step(batch)).items()}
+
+    def _logits(self, step: Step) -> dict[str, Tensor]:
+        """Log-odds by every objective that gives them, as they come, (B, K) float32 each."""
         logits = {name: objective.logits(step) for name, objective in self.each()}
-        return {name: torch.sigmoid(z.float()) for name, z in logits.items() if z is not None}
+        return {name: z.float() for name, z in logits.items() if z is not None}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the losses of a batch."""
@@ -175,12 +211,23 @@ class HybridModule(LightningModule):
         self._accumulated.append(batch["row"])
         return losses["loss"]
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        """Log the losses of a batch, and ``val/criterion``, by which the best checkpoint is chosen."""
-        losses = self.losses(batch)
+    def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
+        """Log the losses of a batch, and ``val/criterion``, by which the best checkpoint is chosen.
+
+        Returns:
+            In a fit, log-odds by objective, not calibrated, which a callback of ``hybridpt.evaluation`` calibrates; else nothing.
+        """
+        step = self._step(batch)
+        losses = self._losses(step)
         losses["criterion"] = next((v for n, v in losses.items() if n.endswith("/nll")), losses["loss"])
         self._log("val", losses, batch)
         self._look("val", losses, [batch["row"]], batch)
+        return self._logits(step) if self.trainer.state.fn == "fit" else {}
+
+    def on_validation_start(self) -> None:
+        """In a fit, begin to measure how well reports describe images."""
+        if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
+            self._text_fit.begin()
 
     def _log(self, split: str, losses: dict[str, Tensor], batch: Batch) -> None:
         named = {f"{split}/{name}": value.detach() for name, value in losses.items()}
@@ -200,8 +247,15 @@ class HybridModule(LightningModule):
         self._stop_for(self._watch.settle())
 
     def on_validation_epoch_end(self) -> None:
-        """Take no batch's losses on trust into the choice of the best checkpoint."""
+        """Take no batch's losses on trust into the choice of the best checkpoint; log what each data set's text is worth."""
         self._stop_for(self._watch.settle())
+        if self.sources is not None:
+            for name, value in self._text_fit.measure(self.sources.datasets, self.device).items():
+                self.log(f"text_weight/{name}", value.to(self.device), sync_dist=True)
+
+    def on_validation_end(self) -> None:
+        """Hand that to the contrasts; only now, since a running mean of the weights has stood in their place until the callbacks ended."""
+        self._text_fit.end()
 
     def _look(self, stage: str, values: dict[str, Tensor], rows: Sequence[Tensor], batch: Batch | None = None) -> None:
         moment = (stage, self.trainer.current_epoch, self.trainer.global_step)
@@ -234,7 +288,7 @@ class HybridModule(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine that ends where training ends."""
-        groups = parameter_groups(self, self.encoders.image, self.lr, self.weight_decay, self.layer_decay)
+        groups = parameter_groups(self, self.encoders.image, self.lr, self.weight_decay, self.layer_decay, self._spared)
         optimizer = torch.optim.AdamW(groups, lr=self.lr)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         return {
@@ -251,11 +305,17 @@ class HybridModule(LightningModule):
         self._stop_for(self._watch.settle())
         if self.sources is None:
             raise RuntimeError("a model that was never built has nothing to save; call build or fit first")
-        checkpoint[CHECKPOINT_KEY] = {"version": CHECKPOINT_VERSION, "sources": self.sources.to_dict(), "model": self.config}
+        encoders = [e for e in (self.encoders.image, self.encoders.text) if e is not None]
+        checkpoint[CHECKPOINT_KEY] = {
+            "version": CHECKPOINT_VERSION,
+            "sources": self.sources.to_dict(),
+            "model": self.config,
+            "kept": {name: entry for encoder in encoders for name, entry in encoder.kept.items()},
+        }
 
     @torch.inference_mode()
     def predict(self, images: Sequence[str | Path] | Tensor, batch_size: int = 32) -> pd.DataFrame:
-        """Score images with the supervised head, or zero-shot where there is none.
+        """Score images with the supervised head, or zero-shot where there is none; calibrated where the fit had gold for it.
 
         Args:
             images: Paths, or pixels (N, 1, H, W) float32 in [0, 1].
@@ -276,13 +336,17 @@ class HybridModule(LightningModule):
         for first in range(0, len(images), batch_size):
             part = images[first : first + batch_size]
             pixels = part if isinstance(part, Tensor) else torch.stack([standard(read_image(p), size) for p in part])
-            scores = self.scores(_bare(pixels.to(self.device)))
-            if not scores:
-                raise UsageError("no objective of this model scores findings")
-            best = min(scores, key=lambda name: self.tasks[name] != "supervised")
-            rows.append(scores[best].cpu().numpy())
+            rows.append(self._best_scores(self._step(_bare(pixels.to(self.device)))).cpu().numpy())
         body = np.concatenate(rows) if rows else np.empty((0, len(self.sources.findings)), np.float32)
         return pd.DataFrame(body, columns=list(self.sources.findings))
+
+    def _best_scores(self, step: Step) -> Tensor:
+        """P(present) by the first objective that says something of findings, supervised ones before others; the rest is not computed."""
+        for name, objective in sorted(self.each(), key=lambda named: named[1].task != "supervised"):
+            logits = objective.logits(step)
+            if logits is not None:
+                return torch.sigmoid(self.calibration[name](logits))
+        raise UsageError("no objective of this model scores findings")
 
 
 def _check_numbers(

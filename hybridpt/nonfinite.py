@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 
 import pandas as pd
 import torch
+import torch.distributed as dist
 from lightning import Trainer
 from torch import Tensor
 
@@ -21,6 +22,8 @@ __all__ = ["FiniteWatch", "Trouble", "nonfinite_path", "stop_for"]
 
 
 COLUMNS = ("dataset", "study_id", "image")
+_Share = tuple[list[str], list[int], dict[str, list[int]]]
+"""Names of what is not finite, rows of the batch, and those that were not finite before any computation."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Trouble:
 
 
 class FiniteWatch:
-    """Looks whether scalars are finite.
+    """Looks whether scalars are finite, on any process of a distributed run: all must look at the same points, and stop together.
 
     Reading a value back at every step would make the CPU wait for the GPU before it could queue the next step. So the flags are copied
     to pinned memory behind the kernels that make them and read at the next look, when they have long arrived: on a GPU a stop comes
@@ -63,7 +66,7 @@ class FiniteWatch:
             suspect: What is to be said of them, but for the names.
         """
         known = self.settle()
-        flags, arrived = _sent(torch.stack([value.detach().float() for value in values.values()]).isfinite())
+        flags, arrived = _sent(_everywhere(torch.stack([value.detach().float() for value in values.values()]).isfinite()))
         self._open.append((flags, arrived, replace(suspect, names=tuple(values))))
         return known if known is not None or arrived is not None else self.settle()
 
@@ -78,6 +81,15 @@ class FiniteWatch:
         return None
 
 
+def _everywhere(flags: Tensor) -> Tensor:
+    """Return which flags are set on all processes."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return flags
+    least = flags.to(torch.uint8)
+    dist.all_reduce(least, op=dist.ReduceOp.MIN)
+    return least.bool()
+
+
 def _sent(flags: Tensor) -> tuple[Tensor, Any]:
     """Send flags to the CPU, and return them with the event that they have arrived, or None where they are there already."""
     if not flags.is_cuda:
@@ -89,13 +101,12 @@ def _sent(flags: Tensor) -> tuple[Tensor, Any]:
 
 
 def nonfinite_path(trainer: Trainer) -> Path:
-    """Where a process of a run writes down trouble."""
-    rank = trainer.global_rank
-    return Path(trainer.default_root_dir) / ("nonfinite.json" if rank == 0 else f"process{rank}-nonfinite.json")
+    """Where a run writes down trouble."""
+    return Path(trainer.default_root_dir) / "nonfinite.json"
 
 
 def stop_for(trouble: Trouble, manifest: pd.DataFrame, path: Path) -> NoReturn:
-    """Write down where the trouble is, and stop.
+    """Write down where the trouble is, and stop; all processes of a distributed run must call it at the same point.
 
     Args:
         trouble: What is not finite.
@@ -103,23 +114,40 @@ def stop_for(trouble: Trouble, manifest: pd.DataFrame, path: Path) -> NoReturn:
         path: The JSON file to write. It alone names studies and images: it stays beside the run, logs travel.
 
     Raises:
-        InputError: Always.
+        InputError: Always, but that the others leave what is to be said to the first process and end.
     """
     numbers = [number for rows in trouble.rows for number in rows.tolist()]
+    names, numbers, inputs = _joined((list(trouble.names), numbers, _inputs(trouble.batch, numbers)))
     body = {
         "stage": trouble.stage,
         "epoch": trouble.epoch,
         "step": trouble.step,
-        "not_finite": list(trouble.names),
-        "not_finite_in_the_input": _inputs(trouble.batch, numbers),
+        "not_finite": names,
+        "not_finite_in_the_input": inputs,
         "images": [{"row": number + 1, **{c: str(manifest[c].iloc[number]) for c in COLUMNS}} for number in numbers],
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(body, indent=1), encoding="utf-8")
     advice = "or lower --model.lr, then go on from the last checkpoint" if trouble.stage == "train" else "then run again"
     raise InputError(
-        f"{', '.join(trouble.names)} not finite ({trouble.stage}, epoch {trouble.epoch}, step {trouble.step}); {path} names the "
+        f"{', '.join(names)} not finite ({trouble.stage}, epoch {trouble.epoch}, step {trouble.step}); {path} names the "
         f"{len(numbers)} images of the batch; mend or remove them, {advice}"
+    )
+
+
+def _joined(share: _Share) -> _Share:
+    """Join what all processes know of the trouble."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return share
+    shares: list[_Share] = [share] * dist.get_world_size()
+    dist.all_gather_object(shares, share)
+    if dist.get_rank():
+        raise SystemExit(0)
+    kinds = dict.fromkeys(kind for *_, inputs in shares for kind in inputs)
+    return (
+        list(dict.fromkeys(name for names, *_ in shares for name in names)),
+        [number for _, numbers, _ in shares for number in numbers],
+        {kind: [row for *_, inputs in shares for row in inputs.get(kind, [])] for kind in kinds},
     )
 
 

@@ -10,14 +10,19 @@ from torch import nn
 from hybridpt.encoders import ImageEncoder
 from labelers.errors import UsageError
 
-__all__ = ["freeze_layers", "parameter_groups", "warmup_cosine"]
+__all__ = ["freeze_layers", "parameter_groups", "undecayed", "warmup_cosine"]
 
 UNDECAYED = ("prototypes", "position", "pos_embed", "cls_token", "reg_token", "mask_token")
 """Last parts of the names of matrices that are no weights of a layer."""
 
 
 def parameter_groups(
-    model: nn.Module, encoder: ImageEncoder | None, lr: float, weight_decay: float, layer_decay: float = 1.0
+    model: nn.Module,
+    encoder: ImageEncoder | None,
+    lr: float,
+    weight_decay: float,
+    layer_decay: float = 1.0,
+    spared: set[int] | None = None,
 ) -> list[dict[str, object]]:
     """Sort the trained parameters into groups of an optimizer.
 
@@ -30,6 +35,7 @@ def parameter_groups(
         lr: Rate of everything above the image encoder.
         weight_decay: Of the rest.
         layer_decay: g in (0, 1]; 1 for one rate.
+        spared: What ``undecayed`` said of the model before its parameters were sharded, which flattens them; None to ask it now.
 
     Returns:
         Groups with ``params``, ``lr`` and ``weight_decay``, none empty.
@@ -39,16 +45,17 @@ def parameter_groups(
         layers = encoder.layers()
         for number, layer in enumerate(layers):
             rates.update({id(p): lr * layer_decay ** (len(layers) - number) for p in layer})
-    undecayed = _undecayed(model)
+    spared = undecayed(model) if spared is None else spared
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for p in model.parameters():
         if p.requires_grad:
-            key = (rates.get(id(p), lr), 0.0 if id(p) in undecayed else weight_decay)
+            key = (rates.get(id(p), lr), 0.0 if id(p) in spared else weight_decay)
             groups.setdefault(key, []).append(p)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
 
 
-def _undecayed(model: nn.Module) -> set[int]:
+def undecayed(model: nn.Module) -> set[int]:
+    """Return the ids of the parameters that do not decay: vectors and scalars, embeddings, and what ``UNDECAYED`` names."""
     ids = {id(p) for n, p in model.named_parameters() if p.ndim < 2 or n.rpartition(".")[2] in UNDECAYED}
     return ids | {id(m.weight) for m in model.modules() if isinstance(m, nn.Embedding)}
 

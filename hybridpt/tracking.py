@@ -20,7 +20,16 @@ from hybridpt.interruption import Interrupted, Signals, interrupt
 from labelers.errors import InputError
 from labelers.io import atomic_path
 
-__all__ = ["MetricsLogger", "PlainProgress", "StepSeeds", "StopOnSignal", "WandbMode", "wandb_logger", "wandb_loggers"]
+__all__ = [
+    "MetricsLogger",
+    "PlainProgress",
+    "StepSeeds",
+    "StopOnSignal",
+    "Throughput",
+    "WandbMode",
+    "wandb_logger",
+    "wandb_loggers",
+]
 
 WandbMode = Literal["offline", "online", "disabled"]
 
@@ -88,7 +97,17 @@ class MetricsLogger(CSVLogger):
 
 
 class StepSeeds(Callback):
-    """Seeds every random generator anew at each step, so that a step does not depend on those before it."""
+    """Seeds every random generator anew at each step, so that a step does not depend on those before it.
+
+    Several processes start from the weights that one would: Lightning seeds them again when they meet, between encoders and heads.
+    """
+
+    def __init__(self) -> None:
+        self._state = torch.get_rng_state()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Go on where the model was made."""
+        torch.set_rng_state(self._state)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         """Seed from the run's seed, the epoch, the number of the batch and the process."""
@@ -153,6 +172,8 @@ class StopOnSignal(Callback):
             asked = trainer.strategy.reduce_boolean_decision(asked, all=False)
         if asked:
             trainer.save_checkpoint(self.checkpoint, weights_only=False)
+            if not trainer.is_global_zero:  # a status of failure would make Lightning kill the first process on its way out
+                raise SystemExit(0)
             raise Interrupted(
                 self._asked or signal.SIGTERM,
                 f"the state after {trainer.global_step} steps (epoch {trainer.current_epoch}) is in {self.checkpoint}; "
@@ -180,6 +201,57 @@ class StopOnSignal(Callback):
         self._signals.__exit__()
 
 
+class Throughput(Callback):
+    """Logs how fast an epoch went, without making the CPU wait for the GPU at any step.
+
+    ``throughput/images_per_s`` of all processes, ``throughput/data_share``, the part of that time in which the first process waited for
+    the next batch to be read, and on a GPU ``throughput/peak_gpu_gib``, the most memory that its tensors took. Validations are not
+    counted.
+    """
+
+    def __init__(self) -> None:
+        self._mark = self._waited = self._worked = 0.0
+        self._images = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock; an epoch that is gone on with does not start again."""
+        self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock."""
+        self._waited, self._worked, self._images = 0.0, 0.0, 0
+        if pl_module.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(pl_module.device)
+        self._mark = time.perf_counter()
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        """A batch is there: until now it was waited for."""
+        now = time.perf_counter()
+        self._waited += now - self._mark
+        self._mark = now
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """The step is done, as far as the CPU knows."""
+        now = time.perf_counter()
+        self._worked += now - self._mark
+        self._mark = now
+        self._images += len(batch["row"])
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Leave the validation out."""
+        self._mark = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the figures."""
+        seconds = self._waited + self._worked
+        if not self._images or seconds <= 0:
+            return
+        pl_module.log("throughput/images_per_s", trainer.world_size * self._images / seconds)
+        pl_module.log("throughput/data_share", self._waited / seconds)
+        if pl_module.device.type == "cuda":
+            pl_module.log("throughput/peak_gpu_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)
+
+
 class PlainProgress(Callback):
     """One line an epoch, for pipes and log files."""
 
@@ -191,7 +263,9 @@ class PlainProgress(Callback):
         self._start = time.monotonic()
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the epoch's figures."""
+        """Print the epoch's figures, those of all processes once."""
+        if not trainer.is_global_zero:
+            return
         shown: dict[str, Any] = {
             k: v for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss", "val/criterion")
         }

@@ -38,12 +38,13 @@ from hybridpt.checkpoint import (
 from hybridpt.configuration import gives_option
 from hybridpt.data.datamodule import HybridDataModule
 from hybridpt.data.reports import ReportDataModule
-from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter
+from hybridpt.encoders.kept import kept_files
+from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter, ValidationScores
 from hybridpt.evaluation.sources import SourceLogger
 from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
 from hybridpt.report_labeler import ReportModule
-from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, WandbMode, wandb_logger
+from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, Throughput, WandbMode, wandb_logger
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
 from labelers.io.files import remove_leftovers
@@ -106,6 +107,7 @@ class HybridCLI(LightningCLI):
             for handler in logging.getLogger(name).handlers:
                 handler.addFilter(lambda record: "Tip:" not in record.getMessage())
         self._earlier: Path | None = None
+        self._read: dict[str, Any] | None = None
         with contextlib.ExitStack() as self._held:
             try:
                 # what is trained follows from what it is trained on, and is known before the options of its classes are parsed
@@ -134,12 +136,18 @@ class HybridCLI(LightningCLI):
         return parser
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
-        """Add the options of wandb, and of stopping early."""
+        """Add the options of wandb, of calibration, and of stopping early."""
         parser.add_argument(
             "--early_stopping",
             type=int,
             default=0,
             help="end a fit after so many epochs without a lower val/criterion; 0 for never",
+        )
+        parser.add_argument(
+            "--calibrate",
+            type=bool,
+            default=True,
+            help="in a fit, calibrate the scores on the gold of val studies (--data.gold), where there is any",
         )
         parser.add_argument(
             "--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them"
@@ -160,9 +168,17 @@ class HybridCLI(LightningCLI):
         """Do nothing: in the base class a checkpoint's hyperparameters override what was given by hand, in silence."""
 
     def instantiate_classes(self) -> None:
-        """Choose the folder of the run before anything is made."""
+        """Choose the folder of the run before anything is made, and make encoders as the checkpoint kept them, where there is one."""
         self.output = self._output()
-        super().instantiate_classes()
+        path = self._get(self.config, "ckpt_path")
+        self._read = None if path is None else read_checkpoint(path, resume=self.subcommand == "fit")
+        with kept_files(None if self._read is None else self._read[CHECKPOINT_KEY].get("kept"), str(path)):
+            try:
+                super().instantiate_classes()
+            except ValueError as error:
+                raise _root(error) from None
+        if self.model.tokenizer is not None:
+            self.model.tokenizer([""])  # one that is not there says so now, not in a process that reads images
         self.model.config = _plain(self._get(self.config, "model"))
 
     def _output(self) -> Path:
@@ -243,7 +259,7 @@ class HybridCLI(LightningCLI):
     def _callbacks(self, checkpointing: bool | None) -> list[Callback]:
         callbacks: list[Callback] = [StepSeeds(), ResultsWriter(), PredictionWriter()]
         if self.subcommand == "fit":
-            callbacks.append(SourceLogger())
+            callbacks += [SourceLogger(), ValidationScores(self._get(self.config, "calibrate")), Throughput()]
         if self.subcommand == "fit" and checkpointing is not False:
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
@@ -275,7 +291,7 @@ class HybridCLI(LightningCLI):
         elif self.model.init_from is not None:
             self.model.inherited = load_encoders(self.model, self.model.init_from)
         metrics = self.output / "metrics.csv"
-        if metrics.exists():  # the logger deletes what it finds
+        if getattr(rank_zero_only, "rank", 0) == 0 and metrics.exists():  # the logger deletes what it finds
             names = (self.output / f"metrics_{number}.csv" for number in itertools.count(1))
             self._earlier = next(path for path in names if not path.exists())
             metrics.rename(self._earlier)
@@ -300,7 +316,8 @@ class HybridCLI(LightningCLI):
 
     def _restore(self, ignored: tuple[str, ...]) -> None:
         path = self._get(self.config, "ckpt_path")
-        body = read_checkpoint(path, resume=self.subcommand == "fit")
+        body, self._read = self._read, None
+        assert body is not None
         saved, given = body[CHECKPOINT_KEY].get("model") or {}, self.model.config
         changed = [k for k in _differences(saved, given) if k.split(".")[0] not in ignored]
         if changed:
@@ -310,6 +327,14 @@ class HybridCLI(LightningCLI):
             )
         self.model.build(sources_of(body, path))
         load_weights(self.model, body, path)
+
+
+def _root(error: BaseException) -> BaseException:
+    """What a class said when it was made: jsonargparse wraps it where an option may hold a class or nothing."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, InputError | UsageError):
+        cause = cause.__cause__
+    return error if cause is None else cause
 
 
 class _InUse(InputError):

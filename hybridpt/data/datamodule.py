@@ -22,6 +22,7 @@ from hybridpt.data.manifest import image_roots, read_manifest
 from hybridpt.data.quarantine import Quarantine
 from hybridpt.data.sources import Sources, keyed_hash
 from hybridpt.data.text import TextUnit, contrastive_units
+from hybridpt.data.together import together
 from labelers.channel import ChannelSet, read_channels
 from labelers.errors import InputError, UsageError
 from labelers.io import read_gold
@@ -42,8 +43,8 @@ class HybridDataModule(LightningDataModule):
             view, age, sex and report.
         labels: Label tables; ``DATASET=PATH`` binds one to a data set.
         channels: CHANNELS.json of ``labelers noise``; needed by the label term ``channel``.
-        gold: CSV with a study id and a column a finding (1, 0 or empty), also as ``DATASET=PATH``; read by validate and test alone,
-            never by fit.
+        gold: CSV with a study id and a column a finding (1, 0 or empty), also as ``DATASET=PATH``. No fit trains on it or chooses by it:
+            a fit calibrates its scores on that of val studies, validate and test score against that of theirs.
         findings: Findings to keep; by default all that the tables know.
         image_size: Side of the image in pixels.
         batch_size: Images a batch and process.
@@ -104,6 +105,10 @@ class HybridDataModule(LightningDataModule):
 
     def setup(self, stage: str) -> None:
         """Read and join everything but the pixels."""
+        with together():
+            self._read(stage)
+
+    def _read(self, stage: str) -> None:
         model: Any = getattr(self.trainer, "lightning_module", None)
         known: Sources | None = getattr(model, "sources", None)
         self.rows = self._read_rows()
@@ -119,9 +124,8 @@ class HybridDataModule(LightningDataModule):
         truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
         if self.gold is not None and self.gold_used:
             truth = self._judged(self.gold, joined.findings, {"validate": "val", "test": "test"}[stage])
-        elif self.train_gold is not None and stage == "fit":
-            truth = self._judged(self.train_gold, joined.findings, "train")
-            truth[~train] = np.nan
+        elif stage == "fit":
+            truth = self._gold_of_fit(joined.findings, train)
         self._table = self._tabulate(joined, truth)
         if stage == "fit" and self.channel_set is not None:
             self._check_channels(joined, self.channel_set, train)
@@ -178,6 +182,25 @@ class HybridDataModule(LightningDataModule):
                 f"{path}: judges none of the {int(used.sum()):,} images that are {purpose}; give gold of their studies, or none{otherwise}"
             )
         return truth
+
+    def _gold_of_fit(self, findings: tuple[str, ...], train: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """Gold to train on, of training studies, and gold to calibrate on, of val studies whose patients were never trained on."""
+        truth = np.full((len(self.rows), len(findings)), np.nan, np.float32)
+        if self.train_gold is not None:
+            truth[train] = self._judged(self.train_gold, findings, "train")[train]
+        if self.gold is not None:
+            dataset, path = bind(self.gold)
+            held = self._never_trained_on("val")
+            truth[held] = join_gold(dataset, read_gold(path), self.rows, findings)[held]
+            self.gold_used = not np.isnan(truth[held]).all()
+        return truth
+
+    def _never_trained_on(self, split: str) -> np.ndarray[Any, Any]:
+        """Rows of a split whose patients neither this model nor the one that it starts from was trained on."""
+        mine = (self.rows["split"] == split).to_numpy()
+        patients = self.rows["patient_id"][mine].unique()
+        new = [p for p in patients if not keyed_hash([p], self.sources.patient_key) & self.sources.patients]
+        return mine & self.rows["patient_id"].isin(new).to_numpy()
 
     def _check_channels(self, joined: JoinedLabels, channels: ChannelSet, train: np.ndarray[Any, Any]) -> None:
         """Say what has no channel, and where the labels contradict theirs.

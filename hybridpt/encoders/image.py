@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -43,6 +43,8 @@ class ImageEncoder(nn.Module, ABC):
     """Base class of image encoders; ``width`` is D of ``ImageFeatures``."""
 
     width: int
+    kept: Mapping[str, Any] = {}
+    """What a checkpoint keeps of the files that the encoder was made from, so that it can be made without them (``encoders.kept``)."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> ImageFeatures:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from labelers.errors import UsageError
+from hybridpt.encoders.kept import keep_text, kept_entry, make_model, make_tokenizer
+from labelers.errors import InputError, UsageError
 
 __all__ = ["ByteEncoder", "HuggingFaceEncoder", "TextEncoder", "TransformersEncoder", "masked_pool"]
 
@@ -24,8 +26,19 @@ class TextEncoder(nn.Module, ABC):
     """Base class of text encoders; ``width`` is the length of the vectors, ``tokenizer`` a picklable callable."""
 
     width: int
+    kept: Mapping[str, Any] = {}
+    """What a checkpoint keeps of the files that the encoder was made from, so that it can be made without them (``encoders.kept``)."""
     tokenizer: Any
     """Maps a sequence of N strings to token ids (N, T) int64 and their mask (N, T) bool."""
+
+    @property
+    def frozen(self) -> bool:
+        """Whether no weight of it is trained."""
+        return not any(p.requires_grad for p in self.parameters())
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch to training mode; a frozen encoder stays in evaluation mode, so that its dropout is off."""
+        return super().train(mode and not self.frozen)
 
     @abstractmethod
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,9 +59,12 @@ class ByteTokenizer:
         self.max_length = max_length
 
     def __call__(self, texts: Sequence[str]) -> tuple[Tensor, Tensor]:
-        """Return token ids (N, T) and their mask (N, T); T is the longest text's, at most ``max_length``."""
+        """Return token ids (N, T) and their mask (N, T); T is the longest text's, at most ``max_length``.
+
+        At least 1: of several processes each takes its texts through the encoder, also where all are empty, or DDP would wait for it.
+        """
         encoded = [list(text.encode("utf-8", errors="replace")[: self.max_length]) for text in texts]
-        width = max((len(e) for e in encoded), default=0)
+        width = max((1, *map(len, encoded)))
         tokens = torch.zeros(len(encoded), width, dtype=torch.int64)
         for i, e in enumerate(encoded):
             tokens[i, : len(e)] = torch.tensor(e, dtype=torch.int64) + 1
@@ -127,17 +143,11 @@ class HuggingFaceEncoder(TextEncoder):
         self.model = model
         self.width = int(self.model.config.hidden_size)
         self.tokenizer = HuggingFaceTokenizer(tokenizer, max_length)
-        self.frozen = frozen
-        self.model.train(not frozen)  # as loaded, it would train without dropout
+        if getattr(self.model, "pooler", None) is not None:  # not read here; DDP would wait for its gradients
+            self.model.pooler.requires_grad_(False)
         if frozen:
             self.model.requires_grad_(False)
-
-    def train(self, mode: bool = True) -> HuggingFaceEncoder:
-        """Switch to training mode; a frozen model stays in evaluation mode, so that its dropout is off."""
-        super().train(mode)
-        if self.frozen:
-            self.model.eval()
-        return self
+        self.train()  # as loaded, it would train without dropout
 
     def states(self, tokens: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return one vector a token."""
@@ -161,15 +171,22 @@ class TransformersEncoder(HuggingFaceEncoder):
     """
 
     def __init__(self, name: str, max_length: int = 128, frozen: bool = False, pretrained: bool = True) -> None:
-        from transformers import AutoConfig, AutoModel, AutoTokenizer
-
-        models = cast(Any, AutoModel)
         try:
-            weights = models.from_pretrained(name) if pretrained else models.from_config(AutoConfig.from_pretrained(name))
-            tokenizer = AutoTokenizer.from_pretrained(name)
+            weights, tokenizer = make_model(name, pretrained), make_tokenizer(name)
+        except InputError:  # of what a checkpoint kept
+            raise
         except (OSError, ValueError) as error:
             raise UsageError(
                 f"the text model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote (model and "
                 "tokenizer), or a name that the hub or its local cache has"
             ) from None
         super().__init__(weights, tokenizer, max_length, frozen)
+        self.name = name
+        self._entry = kept_entry(name)
+
+    @cached_property
+    def kept(self) -> Mapping[str, Any]:  # type: ignore[override]
+        """Configuration and, where it is small, tokenizer."""
+        if self._entry is not None:
+            return {self.name: self._entry}
+        return keep_text(self.name, self.model, self.tokenizer.tokenizer)

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridpt.encoders.image import ImageEncoder, ImageFeatures
-from labelers.errors import UsageError
+from hybridpt.encoders.kept import keep_image, make_model, make_preprocessor
+from labelers.errors import InputError, UsageError
 
 __all__ = ["TransformersImageEncoder"]
 
@@ -20,6 +21,8 @@ GREY = 0.5
 """Mean and standard deviation of grey levels where a folder does not say how its model wants them."""
 BLOCK = re.compile(r"(?:layers?|blocks?|stages)\.(\d+)\.")
 """Where a parameter's name tells the number of its block."""
+UNREAD = re.compile(r"^pooler\.|mask_token$")
+"""Parameters that no feature depends on; DDP would wait for their gradients."""
 BILINEAR = 2
 """As pillow counts, and as our own images are resized."""
 SNIPPET = """from transformers import AutoImageProcessor, AutoModel
@@ -50,11 +53,10 @@ class TransformersImageEncoder(ImageEncoder):
 
     def __init__(self, name: str = "microsoft/rad-dino", pretrained: bool = True, frozen: bool = False) -> None:
         super().__init__()
-        from transformers import AutoConfig, AutoModel
-
-        models = cast(Any, AutoModel)
         try:
-            made = models.from_pretrained(name) if pretrained else models.from_config(AutoConfig.from_pretrained(name))
+            made = make_model(name, pretrained)
+        except InputError:  # of what a checkpoint kept
+            raise
         except (OSError, ValueError, KeyError) as error:  # its message repeats addresses and advice of the hub
             raise UsageError(
                 f"the image model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote, or a "
@@ -66,13 +68,16 @@ class TransformersImageEncoder(ImageEncoder):
         self.patch: int | None = getattr(config, "patch_size", None)
         self.frozen = frozen
         channels = int(getattr(config, "num_channels", 3))
-        wanted = _preprocessor(name)
+        wanted = make_preprocessor(name)
+        self.kept = keep_image(name, self.model, wanted)
         for stat in ("mean", "std"):
             values = torch.tensor(wanted.get(f"image_{stat}") or [GREY], dtype=torch.float32)
             values = values if len(values) == channels else values.mean(dim=0, keepdim=True)
             self.register_buffer(stat, values.expand(channels)[:, None, None].clone(), persistent=False)
         sized = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
         self._options = {"interpolate_pos_encoding": True} if sized else {}
+        for parameter in (p for n, p in self.model.named_parameters() if UNREAD.search(n)):
+            parameter.requires_grad_(False)
         if frozen:
             self.model.requires_grad_(False)
 
@@ -137,13 +142,3 @@ class TransformersImageEncoder(ImageEncoder):
 
         model = cast(Any, AutoModel).from_pretrained(folder).eval()
         return lambda image: self._features(model, image).pooled
-
-
-def _preprocessor(name: str) -> dict[str, Any]:
-    """Return what the model's preprocessor says; nothing where the folder has none."""
-    from transformers.image_processing_base import ImageProcessingMixin
-
-    try:
-        return dict(cast(Any, ImageProcessingMixin).get_image_processor_dict(name)[0])
-    except (OSError, ValueError):
-        return {}

@@ -1,9 +1,10 @@
-"""What each source counts for, in the logs of a training: channels as a picture, weights by data set and labeler."""
+"""What each source of labels counts for, in the logs of a training: channels as a picture, weights by data set and labeler."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from lightning import Callback, LightningModule, Trainer
@@ -11,8 +12,6 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from hybridpt.data.sources import Sources
-from hybridpt.functional import label_posterior
-from hybridpt.functional.weights import text_weights
 from hybridpt.module import HybridModule
 from hybridpt.objectives import Step, Supervised
 from hybridpt.tracking import wandb_loggers
@@ -26,16 +25,17 @@ OTHERS = "others"
 
 
 class SourceLogger(Callback):
-    """Logs what the sources of labels and text count for.
+    """Logs what the sources of labels count for; what those of text do, the model itself measures and logs.
 
     ``channels.png`` in the run's folder, and a picture of wandb, at the start and, where channels are learned, at the end;
-    ``weight/OBJECTIVE/DATASET/LABELER`` once an epoch, where sources are weighed; and after each validation ``text_weight/DATASET``,
-    how well reports describe images as far as the supervised head can tell (see ``hybridpt.functional.weights.text_weights``).
+    ``weight/OBJECTIVE/DATASET/LABELER`` once an epoch, where sources are weighed; and after each validation ``val/OBJECTIVE/LABELER``,
+    the mean label loss over the cells that the labeler judged, as if it were the only one.
     """
 
     def __init__(self) -> None:
-        self._hook: RemovableHandle | None = None
-        self._seen: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        self._hooks: list[RemovableHandle] = []
+        self._losses: dict[str, list[Tensor]] = {}
+        self._terms: set[str] = set()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw the channels, where there are any."""
@@ -72,40 +72,36 @@ class SourceLogger(Callback):
                     pl_module.log(f"weight/{name}/{dataset}/{labeler}", value)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Begin to collect what the first supervised objective says; its features are computed already, so that this costs nothing."""
+        """Begin to collect; the features of the images are computed already, so that this costs next to nothing."""
         self._stop()
-        found = _supervised(cast(HybridModule, pl_module))
-        if found:
-            self._hook = found[0][1].register_forward_hook(self._collect)
+        for name, objective in _supervised(cast(HybridModule, pl_module)):
+            self._losses[name] = []
+            self._hooks.append(objective.register_forward_hook(partial(self._collect, name)))
 
-    def _collect(self, objective: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        step: Step = args[0]
-        batch, supervised = step.batch, cast(Supervised, objective)
-        rows = batch["has_text"]
-        looked, prior = batch["looked"][rows], torch.sigmoid(supervised.bias.detach())
-        text = label_posterior(batch["state"][rows], batch["probability"][rows], looked, prior)
-        image = supervised.logits(step)[rows]
-        self._seen.append((image.detach().cpu(), text.cpu(), looked.any(dim=1).cpu(), batch["dataset"][rows].cpu()))
+    def _collect(self, name: str, objective: nn.Module, args: tuple[Step], output: object) -> None:
+        self._terms.update(f"{name}/{term}" for term in cast(dict[str, Tensor], output))
+        self._losses[name].append(torch.stack(cast(Supervised, objective).losses_by_labeler(args[0])).detach())
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Log how well each data set's text describes its images; of several processes the mean."""
-        sources, seen = cast(HybridModule, pl_module).sources, self._seen
+        """Log the mean over the cells of all processes, of labelers that judged any."""
+        losses, sources = self._losses, cast(HybridModule, pl_module).sources
         self._stop()
-        if not seen or sources is None or trainer.sanity_checking:
+        if trainer.sanity_checking or sources is None:
             return
-        image, text, known, dataset = (torch.cat(parts) for parts in zip(*seen, strict=True))
-        weights = text_weights(image, text, known, dataset, len(sources.datasets)).float()
-        for name, value in zip(sources.datasets, weights, strict=True):
-            pl_module.log(f"text_weight/{name}", value.to(pl_module.device), sync_dist=True)
+        for name, parts in losses.items():
+            total, count = trainer.strategy.reduce(torch.stack(parts).sum(dim=0), reduce_op="sum")
+            for labeler, loss, cells in zip(sources.labelers, total.tolist(), count.tolist(), strict=True):
+                if cells and f"{name}/{labeler}" not in self._terms:  # a labeler may be called as a loss is
+                    pl_module.log(f"val/{name}/{labeler}", loss / cells)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop collecting."""
         self._stop()
 
     def _stop(self) -> None:
-        if self._hook is not None:
-            self._hook.remove()
-        self._hook, self._seen = None, []
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks, self._losses = [], {}
 
 
 def _supervised(model: HybridModule) -> list[tuple[str, Supervised]]:

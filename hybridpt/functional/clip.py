@@ -19,6 +19,7 @@ def clip_loss(
     scale: Tensor,
     *,
     said: Tensor | None = None,
+    anchor: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -32,10 +33,12 @@ def clip_loss(
         scale: Inverse temperature, a positive scalar.
         said: Numbers of all texts that the report of each pair could have been drawn as, (N, U) int64, -1 beyond the last; None where
             that is the text alone.
+        anchor: What each pair counts for, (N,) floating, not negative: its row and its column are multiplied by it, and the sum still
+            divided by the number of all; as negatives of others all pairs count alike. None for 1.
         shard: Where this process's rows lie; one process has all, n = N.
         block: Rows and columns computed at a time; memory grows with N, not with its square.
 
     Returns:
         Loss in nats, a scalar of float32 or wider; zero with a zero gradient for fewer than two pairs, which have no negatives.
     """
-    return softmax_contrast(image, text, same_report(study, words, said), scale, shard, block)
+    return softmax_contrast(image, text, same_report(study, words, said), scale, anchor, shard, block)

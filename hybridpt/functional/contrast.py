@@ -25,28 +25,39 @@ from hybridpt.functional.pairs import PairWeight
 __all__ = ["sigmoid_contrast", "softmax_contrast"]
 
 
-def softmax_contrast(image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, shard: Shard, block: int) -> Tensor:
+def softmax_contrast(
+    image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, anchor: Tensor | None, shard: Shard, block: int
+) -> Tensor:
     """Cross-entropy of the softmax over each row and each column against the weights of the pairs, each made to sum to one; their mean.
+
+    With anchors row i and column i are multiplied by anchor i before the mean, which is still over all rows and columns: a pair of anchor
+    0 learns nothing from its own two terms, and is a negative of the others as before.
 
     Args:
         image: Unit vectors of this process's images, (n, D) floating; computed in float32 or wider whatever the input.
         text: Unit vectors of all texts, (N, D) floating; image i belongs to text ``shard.first + i``.
         weight: Weights of the pairs by block, in [0, 1]; 1 for an image and its own text.
         scale: Inverse temperature, a positive scalar.
+        anchor: What each pair counts for, (N,) floating, not negative, without a gradient; None for 1.
         shard: Where this process's rows lie.
         block: Rows and columns of a block, from 1.
 
     Returns:
         Loss in nats, a scalar; zero with a zero gradient for fewer than two pairs, which have no negatives.
     """
-    loss: Tensor = _Softmax.apply(*_exact(image, text, scale), weight, shard, block)
+    image, text, scale = _exact(image, text, scale)
+    counts = text.new_ones(len(text)) if anchor is None else anchor.detach().to(text)
+    loss: Tensor = _Softmax.apply(image, text, scale, counts, weight, shard, block)
     return loss
 
 
 def sigmoid_contrast(
-    image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, bias: Tensor, shard: Shard, block: int
+    image: Tensor, text: Tensor, weight: PairWeight, scale: Tensor, bias: Tensor, anchor: Tensor | None, shard: Shard, block: int
 ) -> Tensor:
     """Logistic loss of each pair, positive where its weight is not zero; summed over the pairs and divided by the number of rows.
+
+    With anchors the pair of image i and text j is multiplied by the mean of anchors i and j: half of its loss is the row's, half the
+    column's.
 
     Args:
         image: As in ``softmax_contrast``.
@@ -54,6 +65,7 @@ def sigmoid_contrast(
         weight: Likewise.
         scale: Likewise.
         bias: What is added to every logit, a scalar.
+        anchor: As in ``softmax_contrast``.
         shard: Likewise.
         block: Likewise.
 
@@ -61,7 +73,8 @@ def sigmoid_contrast(
         Loss in nats, a scalar; zero with a zero gradient for no pair.
     """
     image, text, scale = _exact(image, text, scale)
-    loss: Tensor = _Sigmoid.apply(image, text, scale, bias.to(scale), weight, shard, block)
+    half = None if anchor is None else anchor.detach().to(text) / 2
+    loss: Tensor = _Sigmoid.apply(image, text, scale, bias.to(scale), half, weight, shard, block)
     return loss
 
 
@@ -91,7 +104,9 @@ class _Blocks:
 
 class _Softmax(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, image: Tensor, text: Tensor, scale: Tensor, weight: PairWeight, shard: Shard, block: int) -> Tensor:
+    def forward(
+        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, anchor: Tensor, weight: PairWeight, shard: Shard, block: int
+    ) -> Tensor:
         sizes = (len(image), len(text))
         lse = [image.new_full((size,), -torch.inf) for size in sizes]
         mass = [image.new_zeros(size) for size in sizes]
@@ -107,55 +122,81 @@ class _Softmax(torch.autograd.Function):
                 met[side][part] += logits.sum(dim=1 - side)
         lse[1], mass[1], met[1] = shard.logsumexp(lse[1]), shard.sum(mass[1]), shard.sum(met[1])
         ctx.weight, ctx.shard, ctx.block = weight, shard, block
-        ctx.save_for_backward(image, text, scale, *lse, *mass)
+        counts = (anchor[shard.first : shard.first + len(image)], anchor)
+        # anchor * exp(x - lse) is exp(x - (lse - log anchor)): exactly 0 for an anchor of 0, and no further pass over the pairs
+        ctx.save_for_backward(
+            image,
+            text,
+            scale,
+            *(x - a.log() for x, a in zip(lse, counts, strict=True)),
+            *(a / m for a, m in zip(counts, mass, strict=True)),
+        )
         if len(text) < 2:
             return image.new_zeros(())
-        by_row = shard.sum((lse[0] - met[0] / mass[0]).sum())
-        return (by_row + (lse[1] - met[1] / mass[1]).sum()) / (2 * len(text))
+        by_row, by_column = ((a * (x - e / m)).sum() for a, x, e, m in zip(counts, lse, met, mass, strict=True))
+        return (shard.sum(by_row) + by_column) / (2 * len(text))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, scale, row_lse, column_lse, row_mass, column_mass = ctx.saved_tensors
+        image, text, scale, row_lse, column_lse, row_share, column_share = ctx.saved_tensors
         of_image, of_text = torch.zeros_like(image), torch.zeros_like(text)
         if len(text) >= 2:
             for rows, columns, logits, target in _Blocks(image, text, ctx.weight, ctx.shard, ctx.block):
                 logits *= scale
                 pull = torch.exp(logits - row_lse[rows, None])
                 pull += logits.sub_(column_lse[columns]).exp_()
-                pull -= target.to(pull.dtype) * (1 / row_mass[rows, None] + 1 / column_mass[columns])
+                pull -= target.to(pull.dtype) * (row_share[rows, None] + column_share[columns])
                 with torch.autocast(image.device.type, enabled=False):
                     of_image[rows] += pull @ text[columns]
                     of_text[columns] += pull.T @ image[rows]
         share = gradient * ctx.shard.world / (2 * max(1, len(text)))
         of_scale = share * (image * of_image).sum()
-        return share * scale * of_image, share * scale * of_text, of_scale, None, None, None
+        return share * scale * of_image, share * scale * of_text, of_scale, None, None, None, None
 
 
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, weight: PairWeight, shard: Shard, block: int
+        ctx: Any,
+        image: Tensor,
+        text: Tensor,
+        scale: Tensor,
+        bias: Tensor,
+        half: Tensor | None,
+        weight: PairWeight,
+        shard: Shard,
+        block: int,
     ) -> Tensor:
         ctx.weight, ctx.shard, ctx.block = weight, shard, block
-        ctx.save_for_backward(image, text, scale, bias)
+        ctx.save_for_backward(image, text, scale, bias, half)
         total = image.new_zeros(())
-        for _, _, cosine, target in _Blocks(image, text, weight, shard, block):
+        for rows, columns, cosine, target in _Blocks(image, text, weight, shard, block):
             logits = cosine.mul_(scale).add_(bias)
-            total += F.softplus(torch.where(target > 0, -logits, logits)).sum()
+            loss = F.softplus(torch.where(target > 0, -logits, logits))
+            total += _of_anchors(loss, half, rows, columns, shard).sum()
         return shard.sum(total) / max(1, len(text))
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, text, scale, bias = ctx.saved_tensors
+        image, text, scale, bias, half = ctx.saved_tensors
         of_image, of_text, of_bias = torch.zeros_like(image), torch.zeros_like(text), torch.zeros_like(bias)
         for rows, columns, cosine, target in _Blocks(image, text, ctx.weight, ctx.shard, ctx.block):
             pull = torch.sigmoid_(cosine.mul_(scale).add_(bias)).sub_((target > 0).to(cosine.dtype))
+            pull = _of_anchors(pull, half, rows, columns, ctx.shard)
             with torch.autocast(image.device.type, enabled=False):
                 of_image[rows] += pull @ text[columns]
                 of_text[columns] += pull.T @ image[rows]
             of_bias += pull.sum()
         share = gradient * ctx.shard.world / max(1, len(text))
         of_scale = share * (image * of_image).sum()
-        return share * scale * of_image, share * scale * of_text, of_scale, share * of_bias, None, None, None
+        return share * scale * of_image, share * scale * of_text, of_scale, share * of_bias, None, None, None, None
+
+
+def _of_anchors(block: Tensor, half: Tensor | None, rows: slice, columns: slice, shard: Shard) -> Tensor:
+    """Multiply a block, in place, by what its pairs count for: the halves of row and column."""
+    if half is None:
+        return block
+    joint = slice(shard.first + rows.start, shard.first + rows.stop)
+    return block.mul_(half[joint, None] + half[columns])

@@ -20,6 +20,7 @@ def siglip_loss(
     bias: Tensor,
     *,
     said: Tensor | None = None,
+    anchor: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -33,10 +34,11 @@ def siglip_loss(
         scale: Inverse temperature, a positive scalar.
         bias: Log-odds of a pair of cosine 0, a scalar.
         said: As in ``clip_loss``.
-        shard: Likewise.
+        anchor: What each pair counts for, (N,) floating, not negative; that of image i and text j counts the mean of both. None for 1.
+        shard: As in ``clip_loss``.
         block: Likewise.
 
     Returns:
         Loss in nats, a scalar of float32 or wider; zero with a zero gradient for no pair.
     """
-    return sigmoid_contrast(image, text, same_report(study, words, said), scale, bias, shard, block)
+    return sigmoid_contrast(image, text, same_report(study, words, said), scale, bias, anchor, shard, block)

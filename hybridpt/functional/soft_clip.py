@@ -22,6 +22,7 @@ def soft_clip_loss(
     scale: Tensor,
     *,
     said: Tensor | None = None,
+    anchor: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -39,6 +40,7 @@ def soft_clip_loss(
         known: True where anything is known of the study's findings, (N,) bool; others are like none but their own.
         scale: Inverse temperature, a positive scalar.
         said: As in ``clip_loss``.
+        anchor: Likewise.
         shard: Likewise.
         block: Likewise.
 
@@ -51,4 +53,4 @@ def soft_clip_loss(
         likeness = alike(rows, columns)
         return torch.where(report(rows, columns), likeness.new_ones(()), likeness)
 
-    return softmax_contrast(image, text, weight, scale, shard, block)
+    return softmax_contrast(image, text, weight, scale, anchor, shard, block)

@@ -20,6 +20,7 @@ def unicl_loss(
     scale: Tensor,
     *,
     said: Tensor | None = None,
+    anchor: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -35,6 +36,7 @@ def unicl_loss(
         label: Number of the class of each pair, (N,) int64; a negative one is unknown, and equal to none.
         scale: Inverse temperature, a positive scalar.
         said: As in ``clip_loss``.
+        anchor: Likewise.
         shard: Likewise.
         block: Likewise.
 
@@ -42,4 +44,4 @@ def unicl_loss(
         Loss in nats, a scalar of float32 or wider; zero with a zero gradient for fewer than two pairs.
     """
     report, class_ = same_report(study, words, said), same_label(label)
-    return softmax_contrast(image, text, lambda r, c: report(r, c) | class_(r, c), scale, shard, block)
+    return softmax_contrast(image, text, lambda r, c: report(r, c) | class_(r, c), scale, anchor, shard, block)

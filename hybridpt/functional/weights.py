@@ -13,6 +13,7 @@ __all__ = [
     "SourceWeights",
     "analytic_weights",
     "mean_over_labelers",
+    "relative_weights",
     "sibling_votes",
     "sum_over_labelers",
     "text_weights",
@@ -22,6 +23,8 @@ LOWEST = -3.0
 """Floor of a log-variance: without it a source that is learned by heart gets an infinite weight."""
 FEWEST = 5.0
 """Expected images with and without a finding below which a data set says nothing about it."""
+LEAST = 0.1
+"""Weight of the best data set below which the image model is too poor a judge (an AUROC of 0.55) to compare any."""
 
 
 class SourceWeights(NamedTuple):
@@ -141,6 +144,21 @@ def text_weights(image: Tensor, text: Tensor, known: Tensor, dataset: Tensor, da
         Weights in [0, 1], (D,) float64; nan where fewer than ``FEWEST`` images with and without any finding are known.
     """
     return torch.stack([_text_weight(image[mine], text[mine], known[mine]) for mine in (dataset == d for d in range(datasets))])
+
+
+def relative_weights(weights: Tensor) -> Tensor:
+    """Turn what ``text_weights`` estimates into what data sets count for in a loss, beside the best one.
+
+    Args:
+        weights: (D,) floating in [0, 1], nan where nothing is known.
+
+    Returns:
+        (D + 1,) floating in [0, 1]: 1 for the best and, since nothing speaks against them, for those of which nothing is known, and in
+        the last place for all others; all 1 while the best is below ``LEAST``.
+    """
+    best = weights.nan_to_num(0).max()
+    share = (weights / best).nan_to_num(1) if best >= LEAST else torch.ones_like(weights)
+    return torch.cat([share, share.new_ones(1)])
 
 
 def _text_weight(image: Tensor, text: Tensor, known: Tensor) -> Tensor:

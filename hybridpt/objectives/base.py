@@ -10,19 +10,24 @@ from torch import Tensor, nn
 from hybridpt.batch import Batch, View
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder, encode_in_chunks
-from hybridpt.encoders.distinct import encode_distinct
+from hybridpt.encoders.distinct import TextMemory, encode_distinct
 from labelers.errors import UsageError
 
 __all__ = ["Encoders", "Objective", "Step"]
 
 
 class Encoders(nn.Module):
-    """The encoders that all objectives share; ``text`` is None for a model of images alone, ``image`` for one of reports alone."""
+    """The encoders that all objectives share; ``text`` is None for a model of images alone, ``image`` for one of reports alone.
+
+    Attributes:
+        memory: What a frozen text encoder made of the texts so far; None to encode them at every step.
+    """
 
     def __init__(self, image: ImageEncoder | None, text: TextEncoder | None) -> None:
         super().__init__()
         self.image = image
         self.text = text
+        self.memory: TextMemory | None = TextMemory()
 
     def need_image(self, who: str) -> ImageEncoder:
         """Return the image encoder.
@@ -45,6 +50,14 @@ class Encoders(nn.Module):
         if self.text is None:
             raise UsageError(f"the objective '{who}' needs a text encoder; give one with --model.text_encoder")
         return self.text
+
+    def encode_texts(self, who: str, tokens: Tensor, mask: Tensor, words: Tensor, chunk: int | None = None) -> Tensor:
+        """Return one vector a text, (N, width); what repeats goes through the encoder once, as in ``encode_distinct``.
+
+        Raises:
+            UsageError: The model has no text encoder.
+        """
+        return encode_distinct(self.need_text(who), tokens, mask, words, chunk, self.memory)
 
 
 class Step:
@@ -74,8 +87,8 @@ class Step:
     @cached_property
     def text(self) -> Tensor:
         """One vector a text, (B, width); zeros where there is none. Texts that repeat go through the encoder once."""
-        encoder, tokens, mask = self.encoders.need_text("text"), self.batch["tokens"], self.batch["token_mask"]
-        return encode_distinct(encoder, tokens, mask, self.batch["words"], self.chunk)
+        batch = self.batch
+        return self.encoders.encode_texts("text", batch["tokens"], batch["token_mask"], batch["words"], self.chunk)
 
 
 class Objective(nn.Module, ABC):
@@ -91,10 +104,12 @@ class Objective(nn.Module, ABC):
         views: Crops that the data must cut for it beside the standard image.
         spaces: Its projections into named embedding spaces (``label``, ``text``).
         task: How its scores of the findings are called in results: ``supervised``, or ``zero_shot`` where they come from prompts.
+        contrasts: Whether it compares the rows of a batch with each other: batches that are accumulated are then not one large batch.
     """
 
     views: tuple[View, ...] = ()
     task = "supervised"
+    contrasts = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -24,15 +24,17 @@ class Clip(TextContrast):
         dim: Dimension of the text space.
         weight: What the loss is multiplied by in the sum.
         gradient: Share of the gradient that reaches the image encoder, in [0, 1].
+        dataset_weights: Let each pair count by how well its data set's reports describe images; needs ``Supervised`` beside it.
 
     Raises:
         UsageError: A number out of its range.
     """
 
-    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0) -> None:
-        super().__init__(dim, weight, gradient, 1 / TEMPERATURE)
+    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0, dataset_weights: bool = False) -> None:
+        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return ``contrast``, over the images of all processes that have a report."""
         p = self.pairs(step)
-        return {"contrast": clip_loss(p.image, p.text, p.study, p.words, self.scale, said=p.said, shard=p.shard)}
+        loss = clip_loss(p.image, p.text, p.study, p.words, self.scale, said=p.said, anchor=p.anchor, shard=p.shard)
+        return {"contrast": loss}

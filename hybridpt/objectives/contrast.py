@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,8 @@ from hybridpt.data.sources import Sources
 from hybridpt.encoders import Projection
 from hybridpt.functional.gather import Shard, gather, meet
 from hybridpt.functional.posterior import label_posterior
+from hybridpt.functional.weights import relative_weights
+from hybridpt.noise import sibling_matrix
 from hybridpt.objectives.base import Encoders, Objective, Step
 from labelers.errors import UsageError
 
@@ -38,6 +40,7 @@ class Pairs(NamedTuple):
         study: Number of the study, (N,) int64.
         words: Number of the distinct text, (N,) int64.
         said: Numbers of all texts that the report could have been drawn as, (N, U) int64, -1 beyond the last.
+        anchor: What the pair counts for, (N,) float32 in [0, 1]; None where all count alike.
         shard: Where this process's rows lie.
     """
 
@@ -46,21 +49,24 @@ class Pairs(NamedTuple):
     study: Tensor
     words: Tensor
     said: Tensor
+    anchor: Tensor | None
     shard: Shard
 
 
 class LabelPosterior(nn.Module):
-    """What the labelers make of the findings of a batch.
+    """What the labelers make of the findings of a batch; siblings have one vote together.
 
     Args:
-        sources: Whose prevalence is the prior.
+        sources: Whose prevalence is the prior, and whose channels name the siblings.
     """
 
     prior: Tensor
+    siblings: Tensor
 
     def __init__(self, sources: Sources) -> None:
         super().__init__()
         self.register_buffer("prior", torch.tensor(sources.prevalence))
+        self.register_buffer("siblings", sibling_matrix(sources.channels, sources.labelers))
         self._by_channel: bool | None = None
 
     def forward(self, step: Step) -> tuple[Tensor, Tensor]:
@@ -69,7 +75,7 @@ class LabelPosterior(nn.Module):
         if self._by_channel is None:  # a checkpoint keeps the channels as the tensor made of them
             self._by_channel = bool((step.llr != 0).any())
         llr = step.llr[batch["dataset"]] if self._by_channel else None
-        posterior = label_posterior(batch["state"], batch["probability"], batch["looked"], self.prior, llr)
+        posterior = label_posterior(batch["state"], batch["probability"], batch["looked"], self.prior, llr, self.siblings)
         return posterior, batch["looked"].any(dim=2).any(dim=1)
 
 
@@ -79,19 +85,26 @@ class TextContrast(Objective):
     The pairs are those of all processes. Findings are scored zero-shot, by the prompts that say that one is present against those that
     say that it is not.
 
+    With ``dataset_weights`` a pair counts by how well the reports of its data set describe their images, relative to the best data set
+    (see ``hybridpt.functional.weights.text_weights``); as negatives of others all count alike. The model estimates it at each validation,
+    with a supervised head; until then, and where nothing is known, a pair counts 1. A validation weighs nothing, so that its loss
+    compares models.
+
     Args:
         dim: Dimension of the text space.
         weight: What the loss is multiplied by in the sum.
         gradient: Share of the gradient that reaches the image encoder, in [0, 1]; with 0 only the projections and the text encoder learn.
         scale: Inverse temperature at the start.
+        dataset_weights: Let each pair count by its data set.
 
     Raises:
         UsageError: A number out of its range.
     """
 
     task = "zero_shot"
+    contrasts = True
 
-    def __init__(self, dim: int, weight: float, gradient: float, scale: float) -> None:
+    def __init__(self, dim: int, weight: float, gradient: float, scale: float, dataset_weights: bool = False) -> None:
         super().__init__(weight)
         if not 0 <= gradient <= 1:
             raise UsageError(f"the option gradient of {type(self).__name__}: expected a number from 0 to 1, got {gradient}")
@@ -99,6 +112,7 @@ class TextContrast(Objective):
             raise UsageError(f"the option dim of {type(self).__name__}: expected a whole number from 1, got {dim}")
         self.dim = dim
         self.gradient = gradient
+        self.dataset_weights = dataset_weights
         self._start = scale
         self._prompts: Tensor | None = None
 
@@ -108,11 +122,13 @@ class TextContrast(Objective):
         return type(self).__name__
 
     def build(self, encoders: Encoders, sources: Sources) -> None:
-        """Make the two projections and the temperature."""
+        """Make the two projections, the temperature, and what each data set counts for."""
+        if self.dataset_weights:
+            self.register_buffer("dataset_weight", torch.ones(len(sources.datasets) + 1))
         self.findings = sources.findings
         self.spaces["text"] = Projection(encoders.need_image(self.name).width, self.dim)
         self.text_projection = Projection(encoders.need_text(self.name).width, self.dim)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(self._start)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(self._start)]))
 
     def train(self, mode: bool = True) -> Self:
         """Switch mode; the prompts are encoded again after any training."""
@@ -122,7 +138,14 @@ class TextContrast(Objective):
     @property
     def scale(self) -> Tensor:
         """The inverse temperature, a scalar of at most 100."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE)
+        return self.log_scale.exp().clamp(max=MAX_SCALE).squeeze(0)
+
+    def weigh(self, text_weights: Tensor) -> None:
+        """Let data sets count by how well their text describes their images, (D,) floating in [0, 1], nan where that is not known.
+
+        Only under ``dataset_weights``.
+        """
+        cast(Tensor, self.dataset_weight).copy_(relative_weights(text_weights))
 
     def images(self, step: Step, rows: Tensor) -> Tensor:
         """Return unit vectors of some images, (n, dim); ``rows`` is (B,) bool."""
@@ -139,7 +162,10 @@ class TextContrast(Objective):
         said = F.pad(said, (0, shard.width - said.shape[1]), value=-1)
         text = gather(self.text_projection(vectors[rows]), shard)
         study, words = gather(batch["study"][rows], shard), gather(batch["words"][rows], shard)
-        return Pairs(self.images(step, rows), text, study, words, gather(said, shard), shard)
+        anchor = None
+        if self.dataset_weights and self.training:
+            anchor = gather(cast(Tensor, self.dataset_weight)[batch["dataset"][rows]], shard)
+        return Pairs(self.images(step, rows), text, study, words, gather(said, shard), anchor, shard)
 
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
@@ -154,9 +180,10 @@ class TextContrast(Objective):
 
     def encode_prompts(self, encoders: Encoders, texts: list[str]) -> Tensor:
         """Return the unit vectors of prompts, (len(texts), dim)."""
-        encoder = encoders.need_text(self.name)
-        tokens, mask = (t.to(self.log_scale.device) for t in encoder.tokenizer(texts))
-        embedded: Tensor = self.text_projection(encoder(tokens, mask))
+        device = self.log_scale.device
+        tokens, mask = (t.to(device) for t in encoders.need_text(self.name).tokenizer(texts))
+        vectors = encoders.encode_texts(self.name, tokens, mask, torch.arange(len(texts), device=device))
+        embedded: Tensor = self.text_projection(vectors)
         return embedded
 
     def _embed_prompts(self, encoders: Encoders) -> Tensor:

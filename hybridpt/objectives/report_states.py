@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from hybridpt.data.sources import Sources
-from hybridpt.functional import channel_loss, masked_mean, presence_logit, soft_loss, state_logits, state_loss
+from hybridpt.functional import channel_loss, presence_logit, soft_loss, state_logits, state_loss
+from hybridpt.functional.joint import joint_mean
 from hybridpt.objectives.base import Encoders, Objective, Step
 from labelers.errors import UsageError
 
@@ -94,5 +95,5 @@ class ReportStates(Objective):
         else:
             loss = soft_loss(present, batch["probability"], looked)
         known = looked.any(dim=1)
-        states = masked_mean(state_loss(logits, batch["state"], looked), known)
-        return {"states": STATES_BESIDE_CHANNELS * states if self._by_channel else states, "nll": masked_mean(loss, known)}
+        states = joint_mean(state_loss(logits, batch["state"], looked), known)
+        return {"states": STATES_BESIDE_CHANNELS * states if self._by_channel else states, "nll": joint_mean(loss, known)}

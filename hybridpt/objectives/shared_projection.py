@@ -26,6 +26,8 @@ class SharedProjection(Objective):
         weight: What the sum of the two is multiplied by.
     """
 
+    contrasts = True
+
     def __init__(self, label: Objective | None = None, text: TextContrast | None = None, weight: float = 1.0) -> None:
         super().__init__(weight)
         self.label = Supervised() if label is None else label

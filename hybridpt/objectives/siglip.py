@@ -26,21 +26,22 @@ class SigLip(TextContrast):
         dim: Dimension of the text space.
         weight: What the loss is multiplied by in the sum.
         gradient: Share of the gradient that reaches the image encoder, in [0, 1].
+        dataset_weights: Let each pair count by how well its data set's reports describe images; needs ``Supervised`` beside it.
 
     Raises:
         UsageError: A number out of its range.
     """
 
-    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0) -> None:
-        super().__init__(dim, weight, gradient, SCALE)
+    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0, dataset_weights: bool = False) -> None:
+        super().__init__(dim, weight, gradient, SCALE, dataset_weights)
 
     def build(self, encoders: Encoders, sources: Sources) -> None:
         """Make the two projections, temperature and bias."""
         super().build(encoders, sources)
-        self.bias = nn.Parameter(torch.tensor(BIAS))
+        self.bias = nn.Parameter(torch.tensor([BIAS]))
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return ``contrast``, over the images of all processes that have a report."""
         p = self.pairs(step)
-        loss = siglip_loss(p.image, p.text, p.study, p.words, self.scale, self.bias, said=p.said, shard=p.shard)
-        return {"contrast": loss}
+        given = (p.image, p.text, p.study, p.words, self.scale, self.bias.squeeze(0))
+        return {"contrast": siglip_loss(*given, said=p.said, anchor=p.anchor, shard=p.shard)}

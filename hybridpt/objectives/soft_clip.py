@@ -25,13 +25,14 @@ class SoftClip(TextContrast):
         dim: Dimension of the text space.
         weight: What the loss is multiplied by in the sum.
         gradient: Share of the gradient that reaches the image encoder, in [0, 1].
+        dataset_weights: Let each pair count by how well its data set's reports describe images; needs ``Supervised`` beside it.
 
     Raises:
         UsageError: A number out of its range.
     """
 
-    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0) -> None:
-        super().__init__(dim, weight, gradient, 1 / TEMPERATURE)
+    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0, dataset_weights: bool = False) -> None:
+        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights)
 
     def check(self, sources: Sources) -> None:
         """Refuse to train without labels.
@@ -52,5 +53,5 @@ class SoftClip(TextContrast):
         rows, p = step.batch["has_text"], self.pairs(step)
         posterior, known = self.posterior(step)
         posterior, known = gather(posterior[rows], p.shard), gather(known[rows].to(torch.uint8), p.shard) > 0
-        loss = soft_clip_loss(p.image, p.text, p.study, p.words, posterior, known, self.scale, said=p.said, shard=p.shard)
-        return {"contrast": loss}
+        given = (p.image, p.text, p.study, p.words, posterior, known, self.scale)
+        return {"contrast": soft_clip_loss(*given, said=p.said, anchor=p.anchor, shard=p.shard)}

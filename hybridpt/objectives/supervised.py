@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Literal, cast
 
@@ -9,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hybridpt.batch import Batch
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import Projection
 from hybridpt.functional import bce_loss, channel_loss, label_posterior, soft_loss
@@ -18,7 +20,7 @@ from hybridpt.functional.elr import TemporalTargets, elr_term
 from hybridpt.functional.gce import gce_loss
 from hybridpt.functional.joint import joint_mean
 from hybridpt.functional.rows import RowCount
-from hybridpt.functional.weights import LearnedWeights, SourceWeights, analytic_weights, sibling_votes
+from hybridpt.functional.weights import LearnedWeights, SourceWeights, analytic_weights
 from hybridpt.noise import channel_bits, channel_evidence, log_channels, sibling_matrix
 from hybridpt.objectives.base import Encoders, Objective, Step
 from labelers.errors import UsageError
@@ -133,7 +135,7 @@ class Supervised(Objective):
         else:
             self.spaces["label"] = Projection(encoders.need_image("supervised").width, self.dim)
             self.prototypes = nn.Parameter(torch.randn(len(prevalence), self.dim))
-            self.log_scale = nn.Parameter(torch.tensor(math.log(SCALE)))
+            self.log_scale = nn.Parameter(torch.tensor([math.log(SCALE)]))
         self._build_term(sources, prevalence)
 
     def _build_term(self, sources: Sources, prevalence: Tensor) -> None:
@@ -201,6 +203,20 @@ class Supervised(Objective):
             losses["channel_prior"] = self._channel_prior(step, known)
         return losses
 
+    def losses_by_labeler(self, step: Step) -> tuple[Tensor, Tensor]:
+        """Return what each labeler alone would make of the loss, summed over the cells that it judged, and their number, (S,) each."""
+        logits, looked = self.logits(step), step.batch["looked"]
+        sums = []
+        for s in range(looked.shape[1]):
+            alone = copy.copy(step)  # with the features that are computed already
+            alone.batch = cast(
+                Batch, {**step.batch, "looked": looked & (torch.arange(looked.shape[1], device=looked.device) == s)[:, None]}
+            )
+            loss, known = self._label_loss(self.label_term, logits, alone)
+            sums.append(torch.stack([(loss * known).sum().double(), known.sum().double()]))
+        total, count = torch.stack(sums, dim=-1) if sums else logits.new_zeros(2, 0)
+        return total, count
+
     def _label_loss(self, term: LabelTerm, logits: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         """Loss of what the labelers said and where they said something, (B, K) each."""
         batch, sources = step.batch, self._sources(step)
@@ -208,10 +224,8 @@ class Supervised(Objective):
         if term == "channel":
             return self._channel_loss(logits, step, sources), looked.any(dim=1)
         if self.by_posterior:
-            votes = sibling_votes(looked, sources.siblings).unsqueeze(-1)
-            posterior = label_posterior(
-                state, batch["probability"], looked, cast(Tensor, self.prior), votes * step.llr[batch["dataset"]]
-            )
+            prior, llr = cast(Tensor, self.prior), step.llr[batch["dataset"]]
+            posterior = label_posterior(state, batch["probability"], looked, prior, llr, sources.siblings)
             known = looked.any(dim=1)
             return soft_loss(logits, posterior.unsqueeze(1), known.unsqueeze(1)), known
         if term == "soft":

@@ -31,13 +31,22 @@ class UniCL(TextContrast):
         gradient: Share of the gradient that reaches the image encoder, in [0, 1].
         prompts: Add a loss of its own between images that have labels but no report and a text made of their findings, such as
             "pleural effusion, cardiomegaly". It shares no negatives with real text.
+        dataset_weights: Let each pair of image and report count by how well its data set's reports describe images; needs ``Supervised``
+            beside it.
 
     Raises:
         UsageError: A number out of its range.
     """
 
-    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0, prompts: bool = False) -> None:
-        super().__init__(dim, weight, gradient, 1 / TEMPERATURE)
+    def __init__(
+        self,
+        dim: int = 256,
+        weight: float = 1.0,
+        gradient: float = 1.0,
+        prompts: bool = False,
+        dataset_weights: bool = False,
+    ) -> None:
+        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights)
         self.prompts = prompts
 
     def check(self, sources: Sources) -> None:
@@ -61,7 +70,7 @@ class UniCL(TextContrast):
         rows, p = step.batch["has_text"], self.pairs(step)
         code = torch.cat([known[:, None], present], dim=1).to(torch.uint8)
         label = _numbered(gather(code[rows], p.shard))
-        loss = unicl_loss(p.image, p.text, p.study, p.words, label, self.scale, said=p.said, shard=p.shard)
+        loss = unicl_loss(p.image, p.text, p.study, p.words, label, self.scale, said=p.said, anchor=p.anchor, shard=p.shard)
         return {"contrast": loss, "prompts": self._prompted(step, known & ~rows, present)} if self.prompts else {"contrast": loss}
 
     def _prompted(self, step: Step, rows: Tensor, present: Tensor) -> Tensor:

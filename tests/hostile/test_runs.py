@@ -500,7 +500,11 @@ def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(hybrid: Hybrid, 
 
 # --- Ctrl-C and SIGTERM ----------------------------------------------------------------------------------------------------------------
 
-PARTS = ["--trainer.val_check_interval", 0.5, "--trainer.accumulate_grad_batches", 2]
+SUPERVISED = '{"supervised": {"class_path": "hybridpt.objectives.Supervised", "init_args": {"dim": 16}}}'
+PARTS = [
+    *("--trainer.val_check_interval", 0.5, "--trainer.accumulate_grad_batches", 2),
+    *("--model.objectives", SUPERVISED),  # a contrast would be refused: batches that add up are no negatives of each other
+]
 STOPS: dict[str, tuple[dict[str, object], list[object]]] = {
     "before the first step": ({"step": 0}, []),
     "in the first epoch": ({"step": 2}, ["--data.num_workers", 2]),

@@ -35,7 +35,7 @@ def test_every_overlay_is_accepted(path: Path, monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.chdir(tmp_path)
     made: list[HybridCLI] = []
     monkeypatch.setattr(HybridCLI, "_run_subcommand", lambda self, subcommand: made.append(self))
-    configs = ["--config", "configs/fit/phantom.yaml", "--config", path.relative_to(ROOT).as_posix(), "--wandb.mode", "disabled"]
+    configs = ["--config", "configs/fit/hybrid.yaml", "--config", path.relative_to(ROOT).as_posix(), "--wandb.mode", "disabled"]
     here = {"accelerator": "cpu", "devices": "1", "num_nodes": "1", "strategy": "auto"}
     assert main(["fit", *configs, *(word for name, value in here.items() for word in (f"--trainer.{name}", value))]) == 0
     given = yaml.safe_load(path.read_text(encoding="utf-8"))["trainer"]
@@ -53,7 +53,7 @@ def test_the_phantom_configuration_runs_as_the_readme_shows(tmp_path: Path) -> N
     assert labelers(["run", str(data / "reports.csv"), "--labeler", "context", "-o", str(labels)]) == 0
     tables = [str(labels), str(data / "labels.csv")]
     assert labelers(["noise", *tables, "--gold", str(data / "gold.csv"), "--truth", "images", "-o", str(channels)]) == 0
-    config = ["--config", str(ROOT / "configs/fit/phantom.yaml"), "--wandb.mode", "disabled", "--trainer.accelerator", "cpu"]
+    config = ["--config", str(ROOT / "configs/fit/hybrid.yaml"), "--wandb.mode", "disabled", "--trainer.accelerator", "cpu"]
     paths = ["--data.manifest", data / "manifest.csv", "--data.labels", f"[{', '.join(tables)}]", "--data.channels", channels]
     common = [*config, *map(str, paths), "--data.gold", str(data / "truth.csv"), "--data.num_workers", "0"]
     run = tmp_path / "run"

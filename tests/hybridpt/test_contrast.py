@@ -31,7 +31,7 @@ def unit(rows: int, seed: int, dtype: torch.dtype = torch.float64, width: int = 
 class Case:
     """A batch with repeated studies, texts, sentences and labels."""
 
-    def __init__(self, rows: int = N, dtype: torch.dtype = torch.float64, width: int = D) -> None:
+    def __init__(self, rows: int = N, dtype: torch.dtype = torch.float64, width: int = D, weighted: bool = False) -> None:
         self.image, self.text = unit(rows, 0, dtype, width), unit(rows, 1, dtype, width)
         self.study = torch.randint(0, max(1, 2 * rows // 3), (rows,), generator=draws(2))
         self.words = torch.randint(0, max(1, rows), (rows,), generator=draws(3))
@@ -41,6 +41,8 @@ class Case:
         self.posterior = torch.rand(rows, K, generator=draws(6), dtype=torch.float64).to(dtype)
         self.known = torch.rand(rows, generator=draws(7)) < 0.8
         self.scale, self.bias = torch.tensor(SCALE, dtype=dtype), torch.tensor(BIAS, dtype=dtype)
+        of_datasets = torch.tensor([1, 0.3, 0], dtype=torch.float64)
+        self.anchor = of_datasets[torch.arange(rows) % 3] if weighted else None
 
     def of(self, name: str, *features: Tensor, **options: Any) -> Tensor:
         image, text, scale, bias = features or (self.image, self.text, self.scale, self.bias)
@@ -50,7 +52,7 @@ class Case:
             "unicl": (self.label, scale),
             "soft_clip": (self.posterior, self.known, scale),
         }
-        return LOSSES[name](image, text, self.study, self.words, *more[name], said=self.said, **options)
+        return LOSSES[name](image, text, self.study, self.words, *more[name], said=self.said, anchor=self.anchor, **options)
 
     def same_report(self, i: int, j: int) -> bool:
         return bool(self.study[i] == self.study[j]) or int(self.words[j]) in self.said[i].tolist()
@@ -69,23 +71,29 @@ class Case:
     def dense(self, name: str, image: Tensor, text: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
         """The whole matrix of pairs at once, by torch's own losses."""
         rows = len(image)
+        anchor = torch.ones(rows, dtype=image.dtype) if self.anchor is None else self.anchor.to(image.dtype)
         weight = torch.tensor([[self.weight(name, i, j) for j in range(rows)] for i in range(rows)], dtype=image.dtype)
         if name == "siglip":
             logits = scale * image @ text.T + bias
-            return F.binary_cross_entropy_with_logits(logits, weight, reduction="sum") / rows
+            both = (anchor[:, None] + anchor) / 2
+            return (both * F.binary_cross_entropy_with_logits(logits, weight, reduction="none")).sum() / rows
         logits = scale * image @ text.T
-        by_row = F.cross_entropy(logits, weight / weight.sum(1, keepdim=True))
-        return (by_row + F.cross_entropy(logits.T, weight.T / weight.T.sum(1, keepdim=True))) / 2
+        by_row = F.cross_entropy(logits, weight / weight.sum(1, keepdim=True), reduction="none")
+        by_column = F.cross_entropy(logits.T, weight.T / weight.T.sum(1, keepdim=True), reduction="none")
+        return (anchor * (by_row + by_column)).sum() / (2 * rows)
 
 
 LOSSES: dict[str, Loss] = {"clip": clip_loss, "siglip": siglip_loss, "unicl": unicl_loss, "soft_clip": soft_clip_loss}
 names = pytest.mark.parametrize("name", list(LOSSES))
+weights = pytest.mark.parametrize("weighted", [False, True])
 
 
 @names
-def test_every_loss_is_the_sum_over_its_pairs(name: str) -> None:
+@weights
+def test_every_loss_is_the_sum_over_its_pairs(name: str, weighted: bool) -> None:
     """Loops over pairs, in Python floats, from the definitions of the papers."""
-    case = Case()
+    case = Case(weighted=weighted)
+    anchor = [1.0] * N if case.anchor is None else case.anchor.tolist()
     cosine = (case.image @ case.text.T).tolist()
     weight = [[case.weight(name, i, j) for j in range(N)] for i in range(N)]
     slow = 0.0
@@ -93,21 +101,21 @@ def test_every_loss_is_the_sum_over_its_pairs(name: str) -> None:
         for i in range(N):
             for j in range(N):
                 sign = 1 if weight[i][j] else -1
-                slow += math.log1p(math.exp(-sign * (SCALE * cosine[i][j] + BIAS))) / N
+                slow += (anchor[i] + anchor[j]) / 2 * math.log1p(math.exp(-sign * (SCALE * cosine[i][j] + BIAS))) / N
     else:
         for matrix, target in ((cosine, weight), ([*zip(*cosine, strict=True)], [*zip(*weight, strict=True)])):
-            for row, mass in zip(matrix, target, strict=True):
+            for row, mass, counts in zip(matrix, target, anchor, strict=True):
                 total = sum(math.exp(SCALE * c) for c in row)
-                slow -= sum(w / sum(mass) * math.log(math.exp(SCALE * c) / total) for c, w in zip(row, mass, strict=True)) / (
-                    2 * N
-                )
+                likely = sum(w / sum(mass) * math.log(math.exp(SCALE * c) / total) for c, w in zip(row, mass, strict=True))
+                slow -= counts * likely / (2 * N)
     assert case.of(name).item() == pytest.approx(slow, abs=1e-12)
 
 
 @names
+@weights
 @pytest.mark.parametrize("block", [1, 4, 16])
-def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int) -> None:
-    case = Case(37, torch.float32, width=16)
+def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int, weighted: bool) -> None:
+    case = Case(37, torch.float32, width=16, weighted=weighted)
     features = (case.image, case.text, case.scale, case.bias)
     values, gradients = [], []
     for loss in (lambda *f: case.of(name, *f, block=block), lambda *f: case.dense(name, *f)):
@@ -121,18 +129,20 @@ def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int) 
 
 
 @names
-def test_the_gradient_is_right(name: str) -> None:
-    case = Case(5)
+@weights
+def test_the_gradient_is_right(name: str, weighted: bool) -> None:
+    case = Case(5, weighted=weighted)
     leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale, case.bias)]
     assert torch.autograd.gradcheck(lambda *f: case.of(name, *f, block=2), leaves)
 
 
 @names
+@weights
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_finite_and_exact_in_bf16(name: str, scale: float, autocast: bool) -> None:
+def test_finite_and_exact_in_bf16(name: str, scale: float, autocast: bool, weighted: bool) -> None:
     """Features of bfloat16, or a forward pass under autocast, cost the rounding of the features and nothing more."""
-    case = Case(9, torch.bfloat16)
+    case = Case(9, torch.bfloat16, weighted=weighted)
     case.posterior[0], case.posterior[1] = 0, 1
     features = [f.float() if autocast else f for f in (case.image, case.text, torch.tensor(scale).bfloat16(), case.bias)]
     leaves = [f.clone().requires_grad_() for f in features]
@@ -145,8 +155,9 @@ def test_finite_and_exact_in_bf16(name: str, scale: float, autocast: bool) -> No
 
 
 @names
-def test_no_pair_is_zero_with_a_zero_gradient(name: str) -> None:
-    case = Case(0)
+@weights
+def test_no_pair_is_zero_with_a_zero_gradient(name: str, weighted: bool) -> None:
+    case = Case(0, weighted=weighted)
     leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale, case.bias)]
     loss = case.of(name, *leaves)
     loss.backward()
@@ -166,6 +177,40 @@ def test_one_pair_has_no_negatives(name: str) -> None:
     else:
         assert loss.item() == 0
         assert (image.grad == 0).all()
+
+
+def with_gradients(case: Case, name: str) -> tuple[Tensor, list[Tensor]]:
+    """The loss, and its gradient by image, text and scale."""
+    leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale)]
+    loss = case.of(name, *leaves, case.bias, block=4)
+    return loss.detach(), list(torch.autograd.grad(loss, leaves))
+
+
+@names
+def test_weights_of_one_change_no_bit(name: str) -> None:
+    case = Case(dtype=torch.float32)
+    plain = with_gradients(case, name)
+    case.anchor = torch.ones(N)
+    torch.testing.assert_close(with_gradients(case, name), plain, atol=0, rtol=0)
+
+
+@names
+def test_a_weight_of_zero_gives_no_gradient_from_the_own_terms(name: str) -> None:
+    """What is left is the pairs' part as negatives: nothing among themselves, and all that others say of them."""
+    case = Case()
+    poor = torch.arange(N) >= 6
+    case.study, case.words, case.label, case.known[:] = torch.arange(N), torch.arange(N), torch.arange(N), False
+    case.said = case.words[:, None]
+    case.anchor = torch.zeros(N)
+    assert all((g == 0).all() for g in with_gradients(case, name)[1])
+    case.anchor = (~poor).double()
+    _, (of_image, of_text, _) = with_gradients(case, name)
+    cosine = case.image @ case.text.T
+    logits = SCALE * cosine + (BIAS if name == "siglip" else 0)
+    as_negative = torch.sigmoid(logits) if name == "siglip" else logits.softmax(dim=0)
+    torch.testing.assert_close(of_image[poor], (SCALE / (2 * N) * as_negative @ ((~poor)[:, None] * case.text))[poor])
+    as_negative = torch.sigmoid(logits) if name == "siglip" else logits.softmax(dim=1)
+    torch.testing.assert_close(of_text[poor], (SCALE / (2 * N) * as_negative.T @ ((~poor)[:, None] * case.image))[poor])
 
 
 @names
@@ -238,9 +283,10 @@ class Largest(TorchDispatchMode):
 
 
 @names
-def test_memory_is_linear_in_the_batch(name: str) -> None:
+@weights
+def test_memory_is_linear_in_the_batch(name: str, weighted: bool) -> None:
     def largest(rows: int) -> int:
-        case = Case(rows, torch.float32)
+        case = Case(rows, torch.float32, weighted=weighted)
         leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale, case.bias)]
         with Largest() as seen:
             case.of(name, *leaves, block=32).backward()
@@ -268,3 +314,15 @@ def test_the_posterior_is_the_sum_of_what_the_labelers_tell() -> None:
             assert told[b, k].item() == pytest.approx(odds / (1 + odds), rel=1e-5)
             plain = sum(probability[b, s, k].item() for s in seen) / len(seen) if seen else prior[k].item()
             assert mean[b, k].item() == pytest.approx(plain)
+
+
+def test_siblings_have_one_vote_in_the_posterior() -> None:
+    """A labeler and one that only repeats it are that labeler, with channels and without."""
+    state, probability = torch.randint(0, 4, (20, 2, K), generator=draws(1)), torch.rand(20, 2, K, generator=draws(2))
+    looked, llr = torch.rand(20, 2, K, generator=draws(3)) < 0.7, torch.randn(20, 2, K, 4, generator=draws(4))
+    prior, siblings = torch.tensor([0.2, 0.3, 0.05]), torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=torch.bool)
+    repeated = [torch.cat([x, x[:, 1:]], dim=1) for x in (state, probability, looked, llr)]
+    for given, channels in ((llr, repeated[3]), (None, None)):
+        alone = label_posterior(state, probability, looked, prior, given)
+        torch.testing.assert_close(label_posterior(*repeated[:3], prior, channels, siblings), alone)
+        assert (label_posterior(*repeated[:3], prior, channels) - alone).abs().max() > 0.01

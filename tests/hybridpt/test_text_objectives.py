@@ -1,22 +1,33 @@
-"""The image-text objectives: which rows and pairs count, where their gradient goes, and that repeated texts are encoded once."""
+"""The image-text objectives: which rows and pairs count and for how much, where their gradient goes, and that repeated texts are
+encoded once.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import math
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
 
 from hybridpt.batch import Batch
+from hybridpt.cli import main
 from hybridpt.data.sources import Sources
-from hybridpt.encoders import ByteEncoder
-from hybridpt.encoders.distinct import encode_distinct, first_of_each
-from hybridpt.functional import unicl_loss
+from hybridpt.encoders import ByteEncoder, LexiconEncoder, TextEncoder, TimmEncoder, TransformersEncoder
+from hybridpt.encoders.distinct import TextMemory, encode_distinct, first_of_each
+from hybridpt.functional import clip_loss, soft_loss, unicl_loss
+from hybridpt.functional.weights import LEAST, relative_weights
 from hybridpt.module import HybridModule
-from hybridpt.objectives import Clip, SharedProjection, SigLip, SoftClip, Supervised, TextContrast, UniCL
+from hybridpt.objectives import Clip, Objective, ReportStates, SharedProjection, SigLip, SoftClip, Supervised, TextContrast, UniCL
 from labelers import UsageError
+from labelers.fusion import Fusion
+from labelers.rules import Product
 from labelers.types import NEGATIVE, POSITIVE
 from tests.hybridpt.test_objectives import FINDINGS, SOURCES, make_batch, make_model
 
@@ -226,3 +237,331 @@ def test_one_projection_needs_one_dimension() -> None:
         make_model(hybrid=SharedProjection(Supervised("bce", head="linear"), Clip(dim=32)))
     with pytest.raises(UsageError, match="needs labels"):
         SharedProjection().check(Sources(FINDINGS, (), ("nih",), (0.1, 0.1), 32))
+
+
+# data sets that count by their text
+
+
+def test_data_sets_count_relative_to_the_best() -> None:
+    nan = math.nan
+    assert relative_weights(torch.tensor([0.4, 0.8, 0.0, nan])).tolist() == [0.5, 1, 0, 1, 1]
+    for nothing_known in ([nan, nan], [0.0, 0.0], [0.9 * LEAST, 0.0]):  # no judge of any
+        assert relative_weights(torch.tensor(nothing_known)).tolist() == [1, 1, 1]
+    assert relative_weights(torch.tensor([LEAST, LEAST / 2])).tolist() == pytest.approx([1, 0.5, 1])
+
+
+def weighted_model(cls: type[TextContrast], on: bool = True) -> HybridModule:
+    return make_model(supervised=Supervised("bce", dim=16), it=cls(dim=16, dataset_weights=on))  # type: ignore[call-arg]
+
+
+@contrasts
+def test_a_pair_counts_by_its_data_set_in_training_alone(cls: type[TextContrast]) -> None:
+    batch = written_batch()
+    batch["dataset"] = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1])
+    plain, weighted = weighted_model(cls, on=False).eval(), weighted_model(cls).eval()
+    weighted.load_state_dict(plain.state_dict(), strict=False)
+    for model in (plain, weighted):
+        model.objectives.train()
+    key = "it/contrast"
+    assert weighted.losses(batch)[key] == plain.losses(batch)[key]  # nothing is known yet
+    contrast: Any = weighted.objectives["it"]
+    contrast.weigh(torch.tensor([0.2, 0.8]))
+    assert contrast.dataset_weight.tolist() == [0.25, 1, 1]
+    less = weighted.losses(batch)[key]
+    assert less < plain.losses(batch)[key]
+    contrast.dataset_weight.zero_()
+    weighted.zero_grad()
+    weighted.losses(batch)[key].backward()
+    assert all((p.grad == 0).all() for p in weighted.parameters() if p.grad is not None)
+    assert torch.equal(weighted.eval().losses(batch)[key], plain.eval().losses(batch)[key])
+
+
+def test_the_weights_of_data_sets_are_those_of_the_anchors() -> None:
+    model = weighted_model(Clip).eval()
+    contrast: Any = model.objectives["it"].train()
+    contrast.weigh(torch.tensor([0.2, 0.8]))
+    batch = written_batch()
+    batch["dataset"], batch["has_text"] = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.arange(8) != 3
+    p = contrast.pairs(_step(model, batch))
+    assert p.anchor.tolist() == [0.25, 1, 1, 1, 1, 0.25, 1]
+    expected = clip_loss(p.image, p.text, p.study, p.words, contrast.scale, said=p.said, anchor=p.anchor)
+    torch.testing.assert_close(model.losses(batch)["it/contrast"], expected)
+
+
+def test_weights_of_data_sets_are_part_of_a_checkpoint_only_where_they_are_used() -> None:
+    model = weighted_model(SigLip)
+    model.objectives["it"].weigh(torch.tensor([1.0, 0.5]))  # type: ignore[operator]
+    other = weighted_model(SigLip)
+    other.load_state_dict(model.state_dict())
+    assert other.objectives["it"].dataset_weight.tolist() == [1, 0.5, 1]  # type: ignore[operator,union-attr]
+    assert not any("dataset_weight" in name for name in weighted_model(SigLip, on=False).state_dict())
+
+
+def test_weights_of_data_sets_need_a_supervised_head() -> None:
+    with pytest.raises(UsageError, match=r"dataset_weights of Clip needs an objective hybridpt\.objectives\.Supervised"):
+        make_model(it=Clip(dim=16, dataset_weights=True))
+    make_model(it=SharedProjection(Supervised("bce", dim=16), Clip(dim=16, dataset_weights=True)))
+
+
+def in_one_and_in_two_goes(given: list[str], folder: Path) -> tuple[dict[str, Tensor], ...]:
+    """Weights at the end of a fit, and of one that goes on with what that fit was after its first epoch."""
+    keep = {"dirpath": str(folder), "filename": "{epoch}", "save_top_k": -1, "save_on_train_epoch_end": True}
+    callback = {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": keep}
+    common = ["fit", "--config", *given, "--trainer.callbacks", json.dumps([callback])]
+    assert main([*common, "--trainer.default_root_dir", str(folder / "whole")]) == 0
+    goes_on = ["--trainer.default_root_dir", str(folder / "parts"), "--ckpt_path", str(folder / "epoch=0.ckpt")]
+    assert main([*common, *goes_on]) == 0
+    whole, parts = (torch.load(folder / name / "last.ckpt", weights_only=True)["state_dict"] for name in ("whole", "parts"))
+    return whole, parts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [[], ["--model.ema", "0.9"]])
+def test_a_run_that_is_gone_on_with_keeps_the_weights(
+    options: list[str], config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever a running mean of the weights did meanwhile; a second data set comes out at half the worth of the best."""
+    manifest = pd.read_csv(config.parent / "manifest.csv")
+    manifest.loc[manifest.index % 2 == 0, "dataset"] = "clinic"
+    manifest.to_csv(config.parent / "two.csv", index=False)
+    monkeypatch.setattr("hybridpt.text_fit.text_weights", lambda *args: torch.tensor([0.4, 0.8]))
+    given = [
+        "--data.manifest",
+        str(config.parent / "two.csv"),
+        "--model.objectives.clip.init_args.dataset_weights",
+        "true",
+        *options,
+    ]
+    whole, parts = in_one_and_in_two_goes([str(config), *given], tmp_path)
+    first = torch.load(tmp_path / "epoch=0.ckpt", weights_only=True)
+    trained = first.get("hybridpt_trained_weights", first["state_dict"])
+    assert trained["objectives.clip.dataset_weight"].tolist() == [0.5, 1, 1]
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    metrics = pd.read_csv(tmp_path / "whole" / "metrics.csv").filter(like="text_weight/")
+    assert metrics.dropna().round(6).to_numpy().tolist() == [[0.4, 0.8]] * 2
+
+
+# siblings in targets
+
+
+def sibling_sources() -> Sources:
+    """Two labelers that share their errors."""
+    assert SOURCES.channels is not None
+    rule = Product(np.full(2, 0.2), np.zeros((2, 2, 2, 4)), np.ones(2), 0.0)
+    channels = dataclasses.replace(
+        SOURCES.channels, fusion=Fusion(SOURCES.labelers, FINDINGS, "product", rule, (SOURCES.labelers,))
+    )
+    return dataclasses.replace(SOURCES, channels=channels)
+
+
+def built(sources: Sources, **objectives: Objective) -> HybridModule:
+    torch.manual_seed(0)
+    model = HybridModule(TimmEncoder("resnet10t"), dict(objectives), ByteEncoder(width=32, depth=1))
+    model.build(sources)
+    return model
+
+
+def test_siblings_have_one_vote_in_every_target() -> None:
+    """Of contrast and of supervision alike; a checkpoint, which has no channels, knows them too."""
+    objectives = {"unicl": UniCL(dim=16), "soft_clip": SoftClip(dim=16), "head": Supervised("soft", soft_targets="posterior")}
+    model = built(sibling_sources(), **objectives).eval()
+    batch = written_batch()
+    stated(batch, EDEMA, NODULE)
+    batch["looked"][2, 0] = False
+    step = _step(model, batch)
+    posterior, known = model.objectives["unicl"].posterior(step)  # type: ignore[operator,union-attr]
+    positive = torch.tensor(SOURCES.prevalence) / (1 - torch.tensor(SOURCES.prevalence)) * 0.7 / 0.05
+    torch.testing.assert_close(posterior[0, 0], positive[0] / (1 + positive[0]))
+    torch.testing.assert_close(posterior[7, 1], positive[1] / (1 + positive[1]))
+    assert torch.equal(model.objectives["soft_clip"].posterior(step)[0], posterior)  # type: ignore[operator,union-attr]
+    logits = model.objectives["head"].logits(step)  # type: ignore[operator]
+    expected = soft_loss(logits, posterior[:, None], known[:, None, None].expand(8, 1, 2)).mean()
+    torch.testing.assert_close(model.losses(batch)["head/nll"], expected)
+    bare = dataclasses.replace(SOURCES, channels=None)
+    again = built(bare, unicl=UniCL(dim=16), soft_clip=SoftClip(dim=16), head=Supervised("soft", soft_targets="posterior")).eval()
+    again.load_state_dict(model.state_dict())
+    for name, value in model.losses(batch).items():
+        torch.testing.assert_close(again.losses(batch)[name], value)
+
+
+# a frozen text encoder
+
+
+class Counted:
+    """How many texts went through an encoder."""
+
+    def __init__(self, encoder: TextEncoder) -> None:
+        self.texts = 0
+        encoder.register_forward_pre_hook(self._count)
+
+    def _count(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self.texts += len(inputs[0])
+
+
+def frozen_encoder() -> LexiconEncoder:
+    """One with dropout, which must be off."""
+    torch.manual_seed(0)
+    encoder = LexiconEncoder(width=32, depth=1)
+    encoder.requires_grad_(False)
+    encoder.train()
+    return encoder
+
+
+def encoded(encoder: TextEncoder, memory: TextMemory | None, *texts: str) -> Tensor:
+    tokens, mask = encoder.tokenizer(texts)
+    return encode_distinct(encoder, tokens, mask, torch.arange(len(texts)), memory=memory)
+
+
+def test_a_frozen_encoder_sees_each_text_once_in_training_and_validation() -> None:
+    encoder, memory = frozen_encoder(), TextMemory()
+    plain = encoded(encoder, None, *TEXTS, "")
+    counted = Counted(encoder)
+    with torch.inference_mode():
+        torch.testing.assert_close(encoded(encoder.eval(), memory, TEXTS[2], TEXTS[0]), plain[[2, 0]])
+    encoder.train()
+    projection = nn.Linear(32, 2)
+    for _ in range(2):
+        again = encoded(encoder, memory, *TEXTS, "")
+        projection(again).sum().backward()  # what a validation left is good for training
+        torch.testing.assert_close(again, plain)
+    assert counted.texts == len(TEXTS) + 1
+    tokens, mask = encoder.tokenizer([TEXTS[0]])
+    wide = nn.functional.pad(tokens, (0, 9), value=3), nn.functional.pad(mask, (0, 9))
+    assert torch.equal(encode_distinct(encoder, *wide, torch.tensor([0]), memory=memory), again[:1])
+    assert counted.texts == len(TEXTS) + 1
+    hole = mask.clone()
+    hole[0, 1] = False  # another text
+    torch.testing.assert_close(encode_distinct(encoder, tokens, hole, torch.tensor([0]), memory=memory), encoder(tokens, hole))
+
+
+def test_a_vector_does_not_depend_on_what_was_met_with_it() -> None:
+    """So a run that is gone on with, which meets texts in other company, goes on to the last bit."""
+    encoder = frozen_encoder()
+    long = "a longer sentence about the left lung base, to be padded against"
+    alone, among = encoded(encoder, TextMemory(), "edema"), encoded(encoder, TextMemory(), long, "edema", *TEXTS[:2])
+    assert torch.equal(alone[0], among[1])
+
+
+def test_the_memory_forgets_when_the_weights_change() -> None:
+    encoder, memory = frozen_encoder(), TextMemory()
+    before = encoded(encoder, memory, *TEXTS)
+    own = {name: value.clone() for name, value in encoder.state_dict().items()}
+    counted = Counted(encoder)
+    other = {name: value + 0.1 * torch.randn_like(value) for name, value in own.items()}
+    for weights, met in ((own, 0), (other, 4), (other, 4), (own, 8)):  # equal weights put in their place are no change
+        with torch.inference_mode():
+            encoder.load_state_dict(weights)
+        now = encoded(encoder, memory, *TEXTS)
+        assert counted.texts == met
+        torch.testing.assert_close(now, encoded(encoder, None, *TEXTS))
+        counted.texts = met
+        assert torch.equal(now, before) == (weights is own)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert not torch.equal(encoded(encoder, memory, *TEXTS), before)
+    assert torch.equal(encoded(encoder, memory, *TEXTS), before)
+    encoder.double()
+    assert encoded(encoder, memory, *TEXTS).dtype == torch.float64
+
+
+def test_an_encoder_that_learns_is_not_remembered() -> None:
+    encoder, memory = frozen_encoder(), TextMemory()
+    next(encoder.model.parameters()).requires_grad_(True)
+    for mode in (True, False):
+        encoder.train(mode)
+        counted = Counted(encoder)
+        for _ in range(2):
+            assert encoded(encoder, memory, *TEXTS).requires_grad
+        assert counted.texts == 2 * len(TEXTS)
+    by_hand = frozen_encoder()
+    nn.Module.train(by_hand)  # dropout is on
+    assert not torch.equal(encoded(by_hand, memory, *TEXTS), encoded(by_hand, memory, *TEXTS))
+
+
+def test_the_memory_is_bounded() -> None:
+    encoder = frozen_encoder()
+    memory = TextMemory(limit=3 * 32 * 4)
+    counted = Counted(encoder)
+    first = encoded(encoder, memory, *TEXTS)  # one more than it holds
+    assert counted.texts == 4
+    assert torch.equal(encoded(encoder, memory, *TEXTS[1:]), first[1:])
+    assert counted.texts == 4
+    assert torch.equal(encoded(encoder, memory, TEXTS[0]), first[:1])
+    assert counted.texts == 5
+    assert torch.equal(encoded(encoder, memory, *TEXTS[:2]), first[:2])  # the second went when the first came back
+    assert counted.texts == 6
+
+
+@contrasts
+def test_prompts_of_a_frozen_encoder_are_met_once_too(cls: type[TextContrast]) -> None:
+    model = make_model(it=cls(dim=16))
+    encoder: Any = model.encoders.text
+    encoder.requires_grad_(False)
+    model.train()
+    counted = Counted(encoder)
+    batch = written_batch()
+    for mode in (True, False, True):
+        model.train(mode)
+        model.losses(batch)["loss"].backward()
+        model.scores(batch)
+    assert counted.texts == 4 + 2 * 2 * 3  # texts, and findings by sides by prompts
+    assert model.state_dict().keys() == make_model(it=cls(dim=16)).state_dict().keys()  # none of it is saved
+
+
+@pytest.mark.slow
+def test_a_run_with_a_frozen_text_encoder_encodes_each_text_once_and_goes_on_to_the_last_bit(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = LexiconEncoder(width=32, depth=1)
+    encoder.model.save_pretrained(tmp_path / "text")
+    encoder.tokenizer.tokenizer.save_pretrained(tmp_path / "text")
+    met: list[int] = []
+    forward = TransformersEncoder.forward
+    monkeypatch.setattr(TransformersEncoder, "forward", lambda self, t, m: (met.append(len(t)), forward(self, t, m))[1])
+    text = {
+        "class_path": "hybridpt.encoders.TransformersEncoder",
+        "init_args": {"name": str(tmp_path / "text"), "frozen": True},
+    }
+    given = [str(config), "--model.text_encoder", json.dumps(text), "--model.ema", "0.9"]
+    whole, parts = in_one_and_in_two_goes(given, tmp_path)
+    assert sum(met) == 2 * (4 + 2 * 2 * 3)  # reports of two findings, and prompts; once more in the second go
+    assert all(torch.equal(value, parts[name]) for name, value in whole.items())
+    embedding = whole["encoders.text.model.embeddings.word_embeddings.weight"]
+    assert torch.equal(embedding, encoder.model.get_input_embeddings().weight)
+
+
+# batches that add up
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["--trainer.accumulate_grad_batches", "4"],
+        [
+            "--trainer.callbacks",
+            '[{"class_path": "lightning.pytorch.callbacks.GradientAccumulationScheduler", "init_args": {"scheduling": {1: 4}}}]',
+        ],
+    ],
+)
+def test_batches_that_add_up_are_refused_under_a_contrast(
+    given: list[str], config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["fit", "--config", str(config), "--trainer.default_root_dir", str(tmp_path / "run"), *given]
+    assert main(common) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error" in line]
+    assert "--trainer.accumulate_grad_batches 4: the objective 'clip' contrasts the rows of a batch" in line
+    assert "give --data.batch_size 32 --model.chunk 8 in its place" in line
+    assert main([*common, "--model.chunk", "3"]) == 2
+    assert "give --data.batch_size 32 --model.chunk 3 in its place" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.slow
+def test_batches_may_add_up_without_a_contrast(config: Path, tmp_path: Path) -> None:
+    supervised = {"supervised": {"class_path": "hybridpt.objectives.Supervised", "init_args": {"dim": 16}}}
+    given = ["--trainer.accumulate_grad_batches", "2", "--model.objectives", json.dumps(supervised), "--trainer.max_epochs", "1"]
+    assert main(["fit", "--config", str(config), "--trainer.default_root_dir", str(tmp_path), *given]) == 0
+
+
+def test_objectives_say_whether_they_contrast() -> None:
+    told = {cls: cls.contrasts for cls in (Clip, SigLip, SoftClip, UniCL, SharedProjection, Supervised, ReportStates)}
+    assert [cls for cls, contrasts in told.items() if not contrasts] == [Supervised, ReportStates]

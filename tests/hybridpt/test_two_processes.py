@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -17,7 +17,19 @@ from hybridpt.batch import Batch
 from hybridpt.encoders import ByteEncoder, TimmEncoder
 from hybridpt.functional.gather import ALONE, Shard, gather, meet
 from hybridpt.module import HybridModule
-from hybridpt.objectives import Clip, Objective, SigLip, SoftClip, UniCL
+from hybridpt.objectives import (
+    Clip,
+    Objective,
+    ReportStates,
+    SharedProjection,
+    SigLip,
+    SoftClip,
+    Step,
+    Supervised,
+    TextContrast,
+    UniCL,
+)
+from hybridpt.text_fit import TextFit
 from tests.hybridpt.test_objectives import SOURCES
 
 TEXTS = [
@@ -36,6 +48,13 @@ CASES: dict[str, Any] = {
     "unicl_prompts": lambda **options: UniCL(prompts=True, **options),
     "soft_clip": SoftClip,
     "half_gradient": lambda **options: Clip(gradient=0.5, **options),
+    **{
+        f"weighted_{cls.__name__}": lambda cls=cls, **options: SharedProjection(
+            Supervised("bce", **options), cls(dataset_weights=True, **options)
+        )
+        for cls in (Clip, SigLip, SoftClip, UniCL)
+    },
+    "report_states": lambda **options: ReportStates(),
 }
 TEXTLESS = {"uneven": (0b0110111, 0b111010), "all_on_one": (0b1111111, 0), "one_pair": (0b1, 0)}
 """By name, which images of each of the two processes have a report, as bits."""
@@ -59,7 +78,7 @@ def share(rank: int, bits: int) -> Batch:
         probability=torch.rand(size, 2, 2, generator=generator),
         looked=torch.rand(size, 2, 2, generator=generator) < 0.8,
         truth=torch.full((size, 2), torch.nan),
-        dataset=torch.zeros(size, dtype=torch.int64),
+        dataset=torch.randint(0, 3, (size,), generator=generator),
         study=torch.randint(0, 9, (size,), generator=generator),
         words=words,
         said=torch.cat([words[:, None], extra], dim=1),
@@ -87,9 +106,14 @@ class Losses(nn.Module):
     def __init__(self, objective: Objective) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.model = HybridModule(TimmEncoder("test_resnet"), {"it": objective}, ByteEncoder(width=32, depth=1))
+        image: Any = None if isinstance(objective, ReportStates) else TimmEncoder("test_resnet")
+        self.model = HybridModule(image, {"it": objective}, ByteEncoder(width=32, depth=1))
         self.model.build(SOURCES)
         self.eval()  # batch norm by batch is another thing in two processes
+        for contrast in (m for m in objective.modules() if isinstance(m, TextContrast)):
+            contrast.train()
+            if contrast.dataset_weights:
+                contrast.weigh(torch.tensor([0.25, 1.0]))
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         return self.model.losses(batch)
@@ -100,6 +124,41 @@ def outcome(module: nn.Module, batch: Batch) -> dict[str, Any]:
     losses["loss"].backward()
     gradients = {n.removeprefix("module."): p.grad for n, p in module.named_parameters()}
     return {"losses": {n: v.detach() for n, v in losses.items()}, "gradients": gradients}
+
+
+def fit_part(rank: int, repeats: bool = True) -> Batch:
+    """A process's part of a validation: images of a brightness that the labelers of one data set read better than those of the other.
+
+    The second process has 29 images of its own and the first one of the other again, as a sampler repeats it.
+    """
+    generator = torch.Generator().manual_seed(5)
+    row = torch.arange(30) if rank == 0 else torch.tensor([*range(30, 59), *([1] if repeats else [])])
+    dataset, ill = torch.arange(60) % 2, torch.rand(60, generator=generator) < 0.5
+    misread = torch.rand(60, generator=generator) < 0.3 * dataset
+    batch = share(0, 0)
+    probability = (ill ^ misread).float()[:, None, None].expand(60, 2, 2)
+    image = 0.6 * ill[:, None, None, None] + 0.4 * torch.rand(60, 1, 32, 32, generator=generator)
+    whole = {"image": image, "dataset": dataset, "probability": probability, "row": torch.arange(60)}
+    whole |= {"state": torch.zeros(60, 2, 2, dtype=torch.int64), "looked": torch.ones(60, 2, 2, dtype=torch.bool)}
+    whole |= {"has_text": torch.arange(60) % 7 > 0}
+    return Batch(**{**batch, **{key: value[row] for key, value in whole.items()}})  # type: ignore[typeddict-item]
+
+
+def measured(*ranks: int, repeats: bool = True) -> dict[str, Tensor]:
+    """What processes measure of two data sets, and what a contrast makes of it."""
+    objective = SharedProjection(Supervised("bce", head="prototypes", dim=16), Clip(dim=16, dataset_weights=True))
+    model = Losses(objective).model
+    head, texts = cast(Supervised, objective.label), objective.text
+    with torch.no_grad():  # a head that sees brightness: the features of bright images less those of dark ones
+        bright, dark = (model.encoders.image(torch.full((1, 1, 32, 32), x)).pooled for x in (0.8, 0.2))  # type: ignore[misc]
+        head.prototypes.copy_((head.spaces["label"](bright) - head.spaces["label"](dark)).expand(2, -1))
+    fit = TextFit(model.objectives)
+    fit.begin()
+    for rank in ranks:
+        fit.see(Step(fit_part(rank, repeats), model.encoders, model.llr))
+    found = fit.measure(SOURCES.datasets, torch.device("cpu"))
+    fit.end()
+    return {**found, "counts": cast(Tensor, texts.dataset_weight)}
 
 
 def work(rank: int, meeting: str, folder: str) -> None:
@@ -114,6 +173,7 @@ def work(rank: int, meeting: str, folder: str) -> None:
         for pattern, bits in TEXTLESS.items():
             ddp = nn.parallel.DistributedDataParallel(Losses(make(dim=16)))
             got[f"{name}/{pattern}"] = outcome(ddp, share(rank, bits[rank]))
+    got["text_weights"] = measured(rank)
     torch.save(got, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -138,6 +198,20 @@ def test_two_processes_are_one_with_the_joint_batch(name: str, pattern: str, pro
     by_itself = Losses(CASES[name](dim=16))(parts[0])["loss"]
     if pattern == "uneven":  # the negatives of the other process matter
         assert abs(by_itself.item() - alone["losses"]["loss"].item()) > 1e-3
+
+
+@pytest.mark.slow
+def test_processes_agree_on_what_the_text_of_a_data_set_is_worth(processes: list[dict[str, Any]]) -> None:
+    """Each image counts once, and all processes go on with the same weights."""
+    alone, part = measured(0, 1, repeats=False), measured(0)
+    assert 0 < alone["mimic"] < alone["nih"]
+    torch.testing.assert_close(
+        alone["counts"], torch.stack([torch.tensor(1.0), alone["mimic"] / alone["nih"], torch.tensor(1.0)])
+    )
+    assert part["mimic"].isnan()  # one process alone has seen too little
+    for process in processes:
+        torch.testing.assert_close(process["text_weights"], alone)
+    torch.testing.assert_close(processes[0]["text_weights"], processes[1]["text_weights"], atol=0, rtol=0)
 
 
 @pytest.mark.slow

@@ -1,0 +1,180 @@
+"""One cell of the table: a world of labelers, a way to start, a method; its scores are kept in a file, so that nothing is run twice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from labelled import READ, Labelled, draw_labels, read_labels, sources_of, true_states
+from methods import METHODS
+from numpy.typing import NDArray
+from patients import FINDINGS, World
+from training import Features, Labels, Recipe, SmallNetwork, Texts, encode, fit, predict
+
+from hybridpt.data.text import contrastive_units
+from hybridpt.encoders import ByteEncoder, ImageEncoder
+from hybridpt.objectives import Clip, Supervised
+from labelers.io import atomic_path
+from labelers.votes import SILENT
+
+SETTINGS = ("features", "scratch", "pretrained")
+GOLD = 200
+
+
+@dataclass(frozen=True)
+class Recipes:
+    """How long everything is trained."""
+
+    reference: Recipe
+    text: Recipe
+    settings: dict[str, Recipe]
+
+
+FULL = Recipes(
+    Recipe(25, lr=2e-2),
+    Recipe(12, lr=2e-3),
+    {
+        "features": Recipe(20, 256, 5e-2),
+        "scratch": Recipe(12, lr=2e-2),
+        "pretrained": Recipe(8, lr=5e-3),
+    },
+)
+
+
+def quick(recipes: Recipes) -> Recipes:
+    """Return recipes of a third of the epochs."""
+    short = {name: replace(recipe, epochs=max(3, recipe.epochs // 3)) for name, recipe in recipes.settings.items()}
+    short["features"] = recipes.settings["features"]
+    return Recipes(replace(recipes.reference, epochs=8), replace(recipes.text, epochs=3), short)
+
+
+@dataclass(frozen=True)
+class Cells:
+    """All cells of one draw of the phantom.
+
+    Attributes:
+        folder: Where scores, channels and starting weights are kept.
+        world: The patients.
+        recipes: How long everything is trained.
+    """
+
+    folder: Path
+    world: World
+    recipes: Recipes
+
+    def reference(self) -> None:
+        """Train the network that gives the frozen features, on the truth of other patients, and encode everybody."""
+        path = self.folder / "features.npz"
+        if path.exists():
+            return
+        torch.manual_seed(0)
+        others, val = self.world.others, self.world.val
+        parts = Labels(others.pixels, true_states(others)), Labels(val.pixels, true_states(val))
+        encoder = SmallNetwork()
+        fit(
+            encoder,
+            Supervised(label_term="bce", head="linear"),
+            sources_of(("truth",), others.truth.mean(0)),
+            *parts,
+            self.recipes.reference,
+        )
+        sets = {name: encode(encoder, getattr(self.world, name).pixels) for name in ("train", "val", "judged", "test")}
+        _save(path, _standardized(sets))
+
+    def text(self, seed: int) -> None:
+        """Pre-train a network on the reports of the training patients and of the others."""
+        path = self._start(seed)
+        if path.exists():
+            return
+        torch.manual_seed(seed)
+        both = [self.world.train, self.world.others]
+        report = [text for patients in both for text in patients.report]
+        units = contrastive_units(report, "report")
+        told = np.flatnonzero([len(unit) > 0 for unit in units])
+        text_encoder = ByteEncoder(width=64, depth=1, max_length=384)
+        tokens, mask = text_encoder.tokenizer([units[row][0] for row in told])
+        numbers: dict[str, int] = {}
+        words = torch.tensor([numbers.setdefault(units[row][0], len(numbers)) for row in told])
+        pixels = np.concatenate([patients.pixels for patients in both])[told]
+        labels = Labels(pixels, np.full((1, len(told), len(FINDINGS)), SILENT, np.int8), texts=Texts(tokens, mask, words))
+        encoder = SmallNetwork()
+        fit(
+            encoder,
+            Clip(dim=128),
+            sources_of(("none",), np.full(len(FINDINGS), 0.1)),
+            labels,
+            None,
+            self.recipes.text,
+            text_encoder,
+        )
+        with atomic_path(path) as temporary:
+            torch.save(encoder.state_dict(), temporary)
+
+    def _start(self, seed: int) -> Path:
+        return self.folder / f"pretrained-{seed}.pt"
+
+    def path(self, setting: str, level: str, kind: str, seed: int, method: str) -> Path:
+        """Where the scores of a cell are kept."""
+        return self.folder / "cells" / setting / f"{level}-{kind}-{seed}-{method}.npz"
+
+    def run(self, setting: str, level: str, kind: str, seed: int, wanted: list[str]) -> list[str]:
+        """Run the methods whose scores are not there yet; returns which."""
+        missing = [m for m in wanted if not METHODS[m].platt and not self.path(setting, level, kind, seed, m).exists()]
+        if not missing:
+            return []
+        torch.set_num_threads(1)
+        labels = read_labels(self.world, kind, seed, self.folder) if level == READ else draw_labels(self.world, level, kind, seed)
+        missing = [
+            name for name in missing if labels.noise is not None or METHODS[name].channels not in ("true", "half", "double")
+        ]
+        for method in sorted(missing, key=lambda name: METHODS[name].frozen):  # after the one whose features they take
+            self._method(setting, labels, method, self.path(setting, level, kind, seed, method))
+        return missing
+
+    def _method(self, setting: str, labels: Labelled, name: str, path: Path) -> None:
+        method = METHODS[name]
+        inputs = self._inputs(setting)
+        encoder = self._encoder(setting, labels.seed, inputs)
+        recipe = self.recipes.settings[setting]
+        frozen = method.frozen and setting != "features"
+        if frozen:
+            trained = path.with_name(path.name.replace(name, method.like)).with_suffix(".pt")
+            encoder.load_state_dict(torch.load(trained))
+            inputs = _standardized({part: encode(encoder, pixels) for part, pixels in inputs.items()})
+            encoder, recipe = Features(encoder.width), self.recipes.settings["features"]
+        torch.manual_seed(labels.seed)
+        model = fit(encoder, Supervised(head="linear", **method.options), *labels.of(method, inputs), recipe)
+        gold = inputs["judged"][labels.gold_rows]
+        if setting != "features" and any(other.frozen and other.like == name for other in METHODS.values()):
+            with atomic_path(path.with_suffix(".pt")) as temporary:
+                torch.save(encoder.state_dict(), temporary)
+        _save(path, {"gold": predict(model, gold), "truth": labels.truth, "test": predict(model, inputs["test"])})
+
+    def _inputs(self, setting: str) -> dict[str, NDArray[Any]]:
+        if setting == "features":
+            with np.load(self.folder / "features.npz") as kept:
+                return dict(kept)
+        return {name: getattr(self.world, name).pixels for name in ("train", "val", "judged", "test")}
+
+    def _encoder(self, setting: str, seed: int, inputs: dict[str, NDArray[Any]]) -> ImageEncoder:
+        torch.manual_seed(seed)
+        if setting == "features":
+            return Features(inputs["train"].shape[1])
+        encoder = SmallNetwork()
+        if setting == "pretrained":
+            encoder.load_state_dict(torch.load(self._start(seed)))
+        return encoder
+
+
+def _standardized(sets: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:
+    mean, std = sets["train"].mean(0), sets["train"].std(0) + 1e-6
+    return {name: (x - mean) / std for name, x in sets.items()}
+
+
+def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

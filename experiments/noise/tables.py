@@ -1,0 +1,153 @@
+"""From scores to results.csv, to what each method wins back, to a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from cells import SETTINGS
+from labelled import JUDGED, READ
+from methods import METHODS
+from numpy.typing import NDArray
+from patients import World
+from scipy.stats import t
+from sources import KINDS, LEVELS
+
+from labelers.metrics import average_precision, expected_calibration_error, log_loss
+
+COLUMNS = ["noise", "kind", "setting", "method", "seed", "auprc", "nll", "recalibrated_nll", "ece"]
+
+
+def rows(output: Path, world: World) -> pd.DataFrame:
+    """Score every cell that was run on the truth of the test patients; means over the findings."""
+    out = []
+    for path in sorted((output / "cells").glob("*/*.npz")):
+        level, kind, seed, method = _parts(path.stem)
+        with np.load(path) as kept:
+            gold, truth, test = kept["gold"], kept["truth"], kept["test"]
+        mended = recalibrated(gold, truth, test)
+        about = (level, kind, path.parent.name)
+        raw, after = _scores(world.test.truth, test), _scores(world.test.truth, mended)
+        out.append((*about, method, seed, raw[0], raw[1], after[1], raw[2]))
+        for name in (n for n, m in METHODS.items() if m.platt and m.like == method):
+            out.append((*about, name, seed, raw[0], after[1], after[1], after[2]))
+    frame = pd.DataFrame(out, columns=COLUMNS)
+    order = {name: place for place, name in enumerate([*SETTINGS, *LEVELS, READ, *KINDS, *JUDGED, *METHODS])}
+    return frame.sort_values(
+        ["setting", "noise", "kind", "method", "seed"], key=lambda c: c.map(order) if c.dtype == object else c
+    )
+
+
+def _parts(stem: str) -> tuple[str, str, int, str]:
+    level, rest = stem.split("-", 1)
+    kind = next(kind for kind in (*KINDS, *JUDGED) if rest.startswith(kind))
+    seed, method = rest[len(kind) + 1 :].split("-", 1)
+    return level, kind, int(seed), method
+
+
+def _scores(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float, float, float]:
+    columns = range(truth.shape[1])
+    measures = (average_precision, log_loss, expected_calibration_error)
+    auprc, nll, ece = (float(np.mean([measure(truth[:, k], score[:, k]) for k in columns])) for measure in measures)
+    return auprc, nll, ece
+
+
+def recalibrated(gold: NDArray[np.float32], truth: NDArray[np.float32], test: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Recalibrate test scores by Platt scaling on the gold, finding by finding."""
+    from sklearn.linear_model import LogisticRegression
+
+    out = np.empty(test.shape)
+    for k in range(test.shape[1]):
+        known = ~np.isnan(truth[:, k])
+        model = LogisticRegression().fit(_logit(gold[known, k])[:, None], truth[known, k])
+        out[:, k] = model.predict_proba(_logit(test[:, k])[:, None])[:, 1]
+    return out
+
+
+def _logit(p: NDArray[np.float32]) -> NDArray[np.float64]:
+    q = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
+    z: NDArray[np.float64] = np.log(q) - np.log1p(-q)
+    return z
+
+
+def compare(frame: pd.DataFrame) -> pd.DataFrame:
+    """What each method wins back of what ``bce`` loses to ``oracle``, seed by seed: means with 95 % intervals (Student's t).
+
+    The share is the ratio of the mean gain to the mean loss; its interval is that of the gain at that loss.
+    """
+    by = ["setting", "noise", "kind"]
+    out = []
+    for place, part in frame.groupby(by, sort=False):
+        wide = part.pivot(index="seed", columns="method")
+        if "oracle" not in wide["auprc"] or "bce" not in wide["auprc"]:
+            continue
+        for measure in ("auprc", "nll", "recalibrated_nll", "ece"):
+            values = wide[measure]
+            base = "bce_platt" if measure == "recalibrated_nll" else "bce"
+            lost = (values["oracle"] - values[base]).mean()
+            for method in (name for name in METHODS if name in values):
+                gain = (values[method] - values[base]).dropna()
+                half = gain.std() / np.sqrt(len(gain)) * t.ppf(0.975, len(gain) - 1) if len(gain) > 1 else np.nan
+                mean = gain.mean()
+                out.append(
+                    (
+                        *place,
+                        method,
+                        measure,
+                        values[method].mean(),
+                        mean,
+                        half,
+                        100 * mean / lost,
+                        100 * half / abs(lost),
+                        len(gain),
+                    )
+                )
+    return pd.DataFrame(out, columns=[*by, "method", "measure", "value", "gain", "gain_half", "percent", "percent_half", "seeds"])
+
+
+def show(frame: pd.DataFrame, compared: pd.DataFrame) -> None:
+    """Print a table a setting."""
+    for (setting, level), part in compared.groupby(["setting", "noise"], sort=False):
+        seeds = part["seeds"].max()
+        print(
+            f"\n{setting}, {level} noise, {seeds} seeds: mean, and in brackets what comes back of the loss of bce, in percent\n"
+        )
+        wide = part.assign(
+            cell=[f"{v:.3f} [{p:+.0f} ± {h:.0f}]" for v, p, h in part[["value", "percent", "percent_half"]].to_numpy()]
+        )
+        wide = wide[wide["measure"] != "recalibrated_nll"]
+        print(
+            wide.pivot_table(index="method", columns=["kind", "measure"], values="cell", aggfunc="first", sort=False).to_string()
+        )
+
+
+def picture(compared: pd.DataFrame, path: Path) -> None:
+    """Draw, for strong noise, the share of AUPRC and of NLL that comes back, a panel a setting."""
+    from matplotlib.figure import Figure
+
+    strong = compared[(compared["noise"] == "strong") & ~compared["method"].isin(["oracle", "bce"])]
+    settings = [s for s in SETTINGS if s in set(strong["setting"])]
+    figure = Figure(figsize=(5 * len(settings) + 1, 11), layout="constrained")
+    grid = figure.subplots(2, len(settings), squeeze=False, sharey="row")
+    for column, setting in enumerate(settings):
+        for row, measure in enumerate(("auprc", "nll")):
+            axes = grid[row, column]
+            part = strong[(strong["setting"] == setting) & (strong["measure"] == measure)]
+            names = [name for name in METHODS if name in set(part["method"])]
+            for number, kind in enumerate(KINDS):
+                mine = part[part["kind"] == kind].set_index("method").reindex(names)
+                place = np.arange(len(names)) + 0.25 * (number - 1)
+                axes.errorbar(
+                    mine["percent"].clip(lower=-100), place, xerr=mine["percent_half"], fmt="o", ms=4, capsize=2, label=kind
+                )
+            axes.axvline(0, color="gray", lw=0.8)
+            axes.axvline(100, color="gray", lw=0.8, ls=":")
+            axes.set(
+                xlim=(-105, 115), title=f"{setting}: {measure.upper()}", xlabel="won back, % of what bce loses to clean labels"
+            )
+            axes.set_yticks(range(len(names)), names)
+    for axes in grid[:, 0]:
+        axes.invert_yaxis()
+    grid[0, 0].legend(fontsize=8)
+    figure.savefig(path, dpi=110)
