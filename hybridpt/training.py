@@ -147,7 +147,7 @@ class HybridCLI(LightningCLI):
             "--calibrate",
             type=bool,
             default=True,
-            help="in a fit, calibrate the scores on the gold of val studies (--data.gold), where there is any",
+            help="in a fit on images, calibrate the scores on the gold of val studies (--data.gold), where there is any",
         )
         parser.add_argument(
             "--wandb.mode", type=WandbMode, default="offline", help="offline writes files only, online sends them"
@@ -259,7 +259,8 @@ class HybridCLI(LightningCLI):
     def _callbacks(self, checkpointing: bool | None) -> list[Callback]:
         callbacks: list[Callback] = [StepSeeds(), ResultsWriter(), PredictionWriter()]
         if self.subcommand == "fit":
-            callbacks += [SourceLogger(), ValidationScores(self._get(self.config, "calibrate")), Throughput()]
+            calibrate = self._get(self.config, "calibrate") and not isinstance(self.model, ReportModule)  # its folder has no room
+            callbacks += [SourceLogger(), ValidationScores(calibrate), Throughput()]
         if self.subcommand == "fit" and checkpointing is not False:
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]

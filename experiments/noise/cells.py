@@ -34,13 +34,9 @@ class Recipes:
 
 
 FULL = Recipes(
-    Recipe(25, lr=2e-2),
-    Recipe(12, lr=2e-3),
-    {
-        "features": Recipe(20, 256, 5e-2),
-        "scratch": Recipe(12, lr=2e-2),
-        "pretrained": Recipe(8, lr=5e-3),
-    },
+    Recipe(32, 64, 1e-2),
+    Recipe(16, 128, 3e-3),
+    {"features": Recipe(20, 256, 5e-2), "scratch": Recipe(32, 64, 1e-2), "pretrained": Recipe(16, 64, 3e-3)},
 )
 
 
@@ -142,7 +138,7 @@ class Cells:
         frozen = method.frozen and setting != "features"
         if frozen:
             trained = path.with_name(path.name.replace(name, method.like)).with_suffix(".pt")
-            encoder.load_state_dict(torch.load(trained))
+            encoder.load_state_dict(torch.load(trained, map_location="cpu"))
             inputs = _standardized({part: encode(encoder, pixels) for part, pixels in inputs.items()})
             encoder, recipe = Features(encoder.width), self.recipes.settings["features"]
         torch.manual_seed(labels.seed)
@@ -165,7 +161,7 @@ class Cells:
             return Features(inputs["train"].shape[1])
         encoder = SmallNetwork()
         if setting == "pretrained":
-            encoder.load_state_dict(torch.load(self._start(seed)))
+            encoder.load_state_dict(torch.load(self._start(seed), map_location="cpu"))
         return encoder
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 from PIL import Image
 
-SIZE = 64
+SIZE = 48
 """Side of the pictures in pixels."""
 FINDINGS = (
     "Cardiomegaly",

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
@@ -76,7 +77,7 @@ def run(output: Path, quickly: bool, settings: list[str], methods: list[str], jo
     _cells(output, quickly)  # reads the pictures once
     starts: list[str | int] = ["reference"] if "features" in settings else []
     starts += list(plan.seeds) if "pretrained" in settings else []
-    with ProcessPoolExecutor(jobs) as pool:
+    with ProcessPoolExecutor(jobs, get_context("spawn")) as pool:  # a GPU cannot be used after a fork
         _wait([pool.submit(_start, output, quickly, what) for what in starts], "starting weights")
         todo = cells_of(plan, settings)
         _wait([pool.submit(_run, output, quickly, cell, methods) for cell in todo], "cells")

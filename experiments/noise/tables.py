@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from cells import SETTINGS
 from labelled import JUDGED, READ
 from methods import METHODS
@@ -14,6 +15,7 @@ from patients import World
 from scipy.stats import t
 from sources import KINDS, LEVELS
 
+from hybridpt.functional.platt import fit_platt
 from labelers.metrics import average_precision, expected_calibration_error, log_loss
 
 COLUMNS = ["noise", "kind", "setting", "method", "seed", "auprc", "nll", "recalibrated_nll", "ece"]
@@ -28,7 +30,7 @@ def rows(output: Path, world: World) -> pd.DataFrame:
             gold, truth, test = kept["gold"], kept["truth"], kept["test"]
         mended = recalibrated(gold, truth, test)
         about = (level, kind, path.parent.name)
-        raw, after = _scores(world.test.truth, test), _scores(world.test.truth, mended)
+        raw, after = scores(world.test.truth, test), scores(world.test.truth, mended)
         out.append((*about, method, seed, raw[0], raw[1], after[1], raw[2]))
         for name in (n for n, m in METHODS.items() if m.platt and m.like == method):
             out.append((*about, name, seed, raw[0], after[1], after[1], after[2]))
@@ -46,7 +48,8 @@ def _parts(stem: str) -> tuple[str, str, int, str]:
     return level, kind, int(seed), method
 
 
-def _scores(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float, float, float]:
+def scores(truth: NDArray[np.bool_], score: NDArray[np.floating]) -> tuple[float, float, float]:
+    """Return AUPRC, NLL and ECE, means over the findings, of (N, K) and (N, K)."""
     columns = range(truth.shape[1])
     measures = (average_precision, log_loss, expected_calibration_error)
     auprc, nll, ece = (float(np.mean([measure(truth[:, k], score[:, k]) for k in columns])) for measure in measures)
@@ -54,21 +57,14 @@ def _scores(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> tuple[float
 
 
 def recalibrated(gold: NDArray[np.float32], truth: NDArray[np.float32], test: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Recalibrate test scores by Platt scaling on the gold, finding by finding."""
-    from sklearn.linear_model import LogisticRegression
-
-    out = np.empty(test.shape)
-    for k in range(test.shape[1]):
-        known = ~np.isnan(truth[:, k])
-        model = LogisticRegression().fit(_logit(gold[known, k])[:, None], truth[known, k])
-        out[:, k] = model.predict_proba(_logit(test[:, k])[:, None])[:, 1]
-    return out
+    """Recalibrate test scores on the gold, as the package does at the end of a training."""
+    slope, intercept = fit_platt(_logit(gold), torch.from_numpy(truth), torch.ones(len(gold)))
+    mended: NDArray[np.float64] = torch.sigmoid(slope * _logit(test) + intercept).numpy()
+    return mended
 
 
-def _logit(p: NDArray[np.float32]) -> NDArray[np.float64]:
-    q = np.clip(p.astype(np.float64), 1e-6, 1 - 1e-6)
-    z: NDArray[np.float64] = np.log(q) - np.log1p(-q)
-    return z
+def _logit(p: NDArray[np.float32]) -> torch.Tensor:
+    return torch.logit(torch.from_numpy(p).double(), eps=1e-6)
 
 
 def compare(frame: pd.DataFrame) -> pd.DataFrame:

@@ -140,8 +140,8 @@ class ReportDataModule(HybridDataModule):
             manifest.
         labels: Label tables, of one labeler, of several, or one fused from them; ``DATASET=PATH`` binds one to a data set.
         channels: CHANNELS.json of ``labelers noise``; the probability is then trained by the likelihood of what the labelers said.
-        gold: CSV with a report id and a column a finding (1, 0 or empty). No fit trains on it: a fit calibrates its scores on
-            that of val reports, validate and test score against that of theirs.
+        gold: CSV with a report id and a column a finding (1, 0 or empty). No fit trains on it or calibrates by it: a fit draws
+            its scores against that of val reports, validate and test score against that of theirs.
         findings: Findings to learn; by default all that five training reports or more mention.
         batch_size: Reports a batch and process.
         num_workers: Processes that turn text into tokens.

@@ -54,8 +54,10 @@ def _sound(entry: object) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("config"), dict) or entry.get("dtype") not in DTYPES:
         return False
     files, stats = entry.get("tokenizer") or {}, entry.get("preprocessor") or {}
+    if not isinstance(files, dict) or not isinstance(stats, dict):
+        return False
     numbers = all(isinstance(v, list) and all(isinstance(x, float) for x in v) for v in stats.values())
-    return isinstance(files, dict) and numbers and all(n in FILES and isinstance(text, str) for n, text in files.items())
+    return numbers and all(name in FILES and isinstance(text, str) for name, text in files.items())
 
 
 def kept_entry(name: str) -> dict[str, Any] | None:

@@ -213,7 +213,7 @@ class Supervised(Objective):
                 Batch, {**step.batch, "looked": looked & (torch.arange(looked.shape[1], device=looked.device) == s)[:, None]}
             )
             loss, known = self._label_loss(self.label_term, logits, alone)
-            sums.append(torch.stack([(loss * known).sum().double(), known.sum().double()]))
+            sums.append(torch.stack([(loss * known).sum().float(), known.sum().float()]))
         total, count = torch.stack(sums, dim=-1) if sums else logits.new_zeros(2, 0)
         return total, count
 

@@ -396,7 +396,10 @@ def test_a_study_id_of_two_data_sets_needs_bound_labels(
     assert hybrid.run("fit", tmp_path / "unbound", *arguments) == 1
     assert "hold a study id that two data sets use; bind the file to one of them with DATASET=PATH" in one_error(capsys)
     bound = f"hospital={hybrid.data.root / 'labels.parquet'}"
-    assert hybrid.run("fit", tmp_path / "bound", *arguments, "--data.labels", bound) == 0
+    arguments += ["--data.labels", bound]
+    assert hybrid.run("fit", tmp_path / "gold", *arguments) == 1
+    assert "the gold hold a study id that two data sets use" in one_error(capsys)
+    assert hybrid.run("fit", tmp_path / "bound", *arguments, "--data.gold", f"hospital={hybrid.data.gold}") == 0
 
 
 def rows_of(table: LabelTable, count: int) -> LabelTable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
@@ -63,7 +63,6 @@ def test_a_good_model_is_left_alone_and_a_distorted_one_is_mended(kind: str) -> 
         rng = np.random.default_rng(seed)
         slope, shift = DISTORTIONS[kind](rng)
         (gold, exact), (truth, posterior) = drawn(rng, ROWS), drawn(rng, 20_000)
-        assert kind != "none" or (4 <= gold.sum(axis=0)).all() or seed
         a, b = line(exact * slope + shift, gold)
         given = posterior * slope + shift
         before.append(nll(given, truth) - nll(posterior, truth))
@@ -144,7 +143,7 @@ def test_lines_are_kept_with_the_weights_and_change_nothing_at_first() -> None:
     old = torch.nn.ModuleDict({"head": Platt(3)})
     old.load_state_dict({})  # of before there were any
     assert torch.equal(old["head"](logit), logit)
-    with pytest.raises(RuntimeError, match="head.intercept"):
+    with pytest.raises(RuntimeError, match=r"head\.intercept"):
         old.load_state_dict({"head.slope": torch.ones(3)})
 
 
@@ -154,7 +153,7 @@ def test_lines_are_kept_with_the_weights_and_change_nothing_at_first() -> None:
 class Keep(Callback):
     """Keeps the log-odds and rows of the last validation; another callback sees them in the same order."""
 
-    parts: list[tuple[Tensor, dict[str, Tensor]]] = []
+    parts: ClassVar[list[tuple[Tensor, dict[str, Tensor]]]] = []
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self.parts.clear()

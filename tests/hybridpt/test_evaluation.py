@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
+import hybridpt.evaluation.callbacks
+from hybridpt.cli import main
 from hybridpt.evaluation.classification import classification_rows
+from hybridpt.evaluation.pictures import Panel, draw_distributions, draw_reliability, panels_of, reliability_bins
 from hybridpt.evaluation.table import COLUMNS, Row, draw_results, write_results
+from hybridpt.tracking import Throughput
 
 ABOUT = Row(task="supervised", dataset="all", split="test", checkpoint="best.ckpt")
 
@@ -91,3 +100,138 @@ def test_the_picture_is_drawn_also_without_any_figure(tmp_path: Path) -> None:
     draw_results(classification_rows(truth, score, patient, ("a", "b", "c"), ABOUT), tmp_path / "full.png")
     draw_results([], tmp_path / "empty.png")
     assert (tmp_path / "full.png").read_bytes()[:4] == (tmp_path / "empty.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_bins_of_equal_mass_are_scikit_learns() -> None:
+    rng = np.random.default_rng(5)
+    probability = rng.beta(0.5, 4, 1500).astype(np.float32)
+    truth = (rng.random(1500) < probability**2).astype(np.float32)
+    bins = reliability_bins(truth, probability)
+    found, said = calibration_curve(truth, probability, n_bins=15, strategy="quantile")
+    np.testing.assert_allclose(bins.found, found)
+    np.testing.assert_allclose(bins.said, said, rtol=1e-5)
+    assert bins.cells.tolist() == [100] * 15
+    assert bins.error == pytest.approx(float(np.mean(np.abs(found - said))), rel=1e-5)
+
+
+def test_bins_of_few_equal_and_no_cells() -> None:
+    few = reliability_bins(np.array([1, 0, 1], np.float32), np.array([0.2, 0.4, 0.6], np.float32))
+    assert few.cells.tolist() == [3]
+    assert few.error == pytest.approx(2 / 3 - 0.4)
+    same = reliability_bins(
+        np.array([1, 0] * 50, np.float32), np.full(100, 0.25, np.float32)
+    )  # a model that says the same of all
+    assert same.cells.tolist() == [100]
+    assert same.error == pytest.approx(0.25)
+    nothing = np.empty(0, np.float32)
+    assert np.isnan(reliability_bins(nothing, nothing).error)
+
+
+def test_a_finding_gets_a_panel_by_its_positives_and_unknown_truth_is_left_out() -> None:
+    truth, score, _ = scored()
+    whole, *findings = panels_of("supervised", truth, score, ("a", "b", "c"))
+    assert [panel.title for panel in findings] == ["a", "b"]
+    assert len(whole.truth) == 300 + 280
+    assert len(findings[1].truth) == 280
+    assert [panel.title for panel in panels_of("x", np.tile(truth, 20), np.tile(score, 20), [str(k) for k in range(60)])][
+        1
+    ] == "0"
+    assert len(panels_of("x", np.tile(truth, 20), np.tile(score, 20), [str(k) for k in range(60)])) == 16
+
+
+def test_pictures_of_probabilities_are_drawn_whatever_there_is(tmp_path: Path) -> None:
+    truth, score, _ = scored()
+    nothing = np.empty(0, np.float32)
+    for number, panels in enumerate(
+        (
+            panels_of("two $ signs $", truth, score, ("a", "b", "c")),
+            [Panel("none", nothing, nothing)],
+            panels_of("x", truth, score) * 6,
+        )
+    ):
+        for draw in (draw_reliability, draw_distributions):
+            path = tmp_path / f"{number}.png"
+            draw(panels, path)
+            assert path.read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.fixture
+def own_wandb() -> Iterator[None]:
+    """End the run that wandb keeps open for the rest of the process."""
+    yield
+    import wandb
+
+    wandb.finish()
+
+
+@pytest.mark.usefixtures("own_wandb")
+def test_a_fit_and_a_test_leave_pictures_throughput_and_a_loss_by_labeler(
+    config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: dict[str, list[Panel]] = {}
+
+    def draw(panels: list[Panel], path: Path) -> None:
+        shown[path.name] = list(panels)
+        draw_reliability(panels, path)
+
+    monkeypatch.setattr(hybridpt.evaluation.callbacks, "draw_reliability", draw)
+    command = ["--config", str(config), "--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *command, "--data.gold", "null", "--wandb.mode", "offline", "--trainer.max_epochs", "1"]) == 0
+    names = ["val_reliability.png", "val_scores.png"]
+    assert {panel.title for panel in shown["val_reliability.png"]} == {"supervised/labels", "clip/labels"}
+    metrics = pd.read_csv(tmp_path / "metrics.csv")
+    assert metrics["throughput/images_per_s"].dropna().gt(0).all()
+    assert metrics["throughput/data_share"].dropna().between(0, 1).all()
+    assert metrics["val/supervised/context"].dropna().tolist() == pytest.approx(metrics["val/supervised/nll"].dropna().tolist())
+    assert main(["test", *command, "--ckpt_path", str(tmp_path / "best.ckpt"), "--wandb.mode", "offline"]) == 0
+    names += [f"test_{objective}_{kind}.png" for objective in ("supervised", "clip") for kind in ("reliability", "scores")]
+    assert all((tmp_path / name).stat().st_size > 5000 for name in names)
+    titles = [panel.title for panel in shown["test_supervised_reliability.png"]]
+    assert titles[0] == "supervised"
+    assert set(titles[1:]) == {"Pleural Effusion", "Cardiomegaly"}
+    logged = {path.name.rsplit("_", 2)[0] for path in (tmp_path / "wandb").rglob("media/images/**/*.png")}
+    assert {"reliability", "scores"} <= logged
+
+
+def test_the_loss_of_a_labeler_is_that_over_the_cells_it_judged() -> None:
+    """Against the loss of a batch in which nobody else looked."""
+    from hybridpt.encoders import TimmEncoder
+    from hybridpt.module import HybridModule
+    from hybridpt.objectives import Step, Supervised
+    from tests.hybridpt.test_objectives import SOURCES
+    from tests.hybridpt.test_two_processes import share
+
+    torch.manual_seed(0)
+    objective = Supervised(label_term="bce", head="linear", unmentioned="ignore")
+    model = HybridModule(TimmEncoder("test_resnet"), {"supervised": objective})
+    model.build(SOURCES)
+    model.eval()
+    batch: Any = share(0, 0)
+    with torch.no_grad():
+        total, count = objective.losses_by_labeler(Step(batch, model.encoders, model.llr))
+    assert total.shape == count.shape == (2,)
+    for s in range(2):
+        alone = batch["looked"].clone()
+        alone[:, 1 - s] = False
+        loss = objective(Step({**batch, "looked": alone}, model.encoders, model.llr))["nll"]
+        assert float(total[s] / count[s]) == pytest.approx(float(loss.detach()), rel=1e-5)
+        assert 0 < count[s] < alone.sum()  # cells that it left unmentioned count for nothing
+
+
+def test_throughput_leaves_validations_out_and_tells_waiting_from_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = iter([0.0, 0.0, 1.0, 4.0, 100.0, 102.0, 104.0])  # start twice, batch after 1 s, step of 3 s, validation, 2 s, 2 s
+    monkeypatch.setattr("hybridpt.tracking.time.perf_counter", lambda: next(clock))
+    logged: dict[str, float] = {}
+    model: Any = SimpleNamespace(device=torch.device("cpu"), log=logged.__setitem__)
+    trainer: Any = SimpleNamespace(world_size=2)
+    batch = {"row": torch.arange(8)}
+    watch = Throughput()
+    watch.on_train_start(trainer, model)
+    watch.on_train_epoch_start(trainer, model)
+    watch.on_train_batch_start(trainer, model, batch, 0)
+    watch.on_train_batch_end(trainer, model, None, batch, 0)
+    watch.on_validation_end(trainer, model)
+    watch.on_train_batch_start(trainer, model, batch, 1)
+    watch.on_train_batch_end(trainer, model, None, batch, 1)
+    watch.on_train_epoch_end(trainer, model)
+    assert logged == {"throughput/images_per_s": 2 * 16 / 8, "throughput/data_share": 3 / 8}

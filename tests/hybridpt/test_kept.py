@@ -168,6 +168,7 @@ DAMAGED: dict[str, Any] = {
     "a file that leads elsewhere": {"tokenizer": {"../../escaped.json": "{}"}},
     "a tokenizer that is none": {"tokenizer": {"tokenizer.json": "[]", "tokenizer_config.json": "{}"}},
     "a file that is no text": {"tokenizer": {"tokenizer.json": 3}},
+    "a preprocessor that is none": {"preprocessor": 7},
     "levels that are none": {"preprocessor": {"image_mean": "grey"}},
     "another type of numbers": {"dtype": "os"},
 }

@@ -109,8 +109,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 @pytest.fixture(scope="module")
 def fitted(world: World) -> Path:
     folder = world.root / "run"
-    assert run("fit", "--config", world.config, "--trainer.default_root_dir", folder) == 0
+    assert run("fit", "--config", world.config, "--trainer.default_root_dir", folder, "--data.gold", world.gold) == 0
     return folder
+
+
+def test_gold_does_not_calibrate_what_the_folder_could_not_hold(fitted: Path) -> None:
+    """Else the labeler would not say what the model says; labels are worth what 'labelers noise' finds them worth."""
+    state = read_checkpoint(fitted / "best.ckpt")["state_dict"]
+    assert (state["calibration.states.slope"] == 1).all()
+    assert (state["calibration.states.intercept"] == 0).all()
+    assert (fitted / "val_reliability.png").exists()
 
 
 def test_the_loss_falls_and_the_folder_is_there(fitted: Path) -> None:
