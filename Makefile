@@ -43,7 +43,8 @@ $(DEMO)/.fitted: $(DEMO)/channels.json
 	@touch $@
 
 $(DEMO)/results.csv: $(DEMO)/.fitted
-	$(BIN)/hybridpt test --config configs/fit/hybrid.yaml --trainer.default_root_dir $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt
+	$(BIN)/hybridpt test --config configs/fit/hybrid.yaml --trainer.default_root_dir $(DEMO) --ckpt_path $(DEMO)/fit/best.ckpt \
+		--data.gold $(DATA)/truth.csv
 
 clean:
 	rm -rf $(DEMO)

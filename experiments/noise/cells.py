@@ -36,7 +36,7 @@ class Recipes:
 FULL = Recipes(
     Recipe(32, 64, 1e-2),
     Recipe(16, 128, 3e-3),
-    {"features": Recipe(20, 256, 5e-2), "scratch": Recipe(32, 64, 1e-2), "pretrained": Recipe(16, 64, 3e-3)},
+    {"features": Recipe(20, 256, 2e-2, 0.2), "scratch": Recipe(32, 64, 1e-2), "pretrained": Recipe(16, 64, 3e-3)},
 )
 
 
@@ -132,7 +132,7 @@ class Cells:
 
     def _method(self, setting: str, labels: Labelled, name: str, path: Path) -> None:
         method = METHODS[name]
-        inputs = self._inputs(setting)
+        inputs = self.inputs(setting)
         encoder = self._encoder(setting, labels.seed, inputs)
         recipe = self.recipes.settings[setting]
         frozen = method.frozen and setting != "features"
@@ -149,7 +149,8 @@ class Cells:
                 torch.save(encoder.state_dict(), temporary)
         _save(path, {"gold": predict(model, gold), "truth": labels.truth, "test": predict(model, inputs["test"])})
 
-    def _inputs(self, setting: str) -> dict[str, NDArray[Any]]:
+    def inputs(self, setting: str) -> dict[str, NDArray[Any]]:
+        """Return what a network of a setting is shown, by set of patients."""
         if setting == "features":
             with np.load(self.folder / "features.npz") as kept:
                 return dict(kept)

@@ -22,7 +22,7 @@ from hybridpt.optimization import parameter_groups, warmup_cosine
 from labelers.types import POSITIVE
 from labelers.votes import SILENT
 
-__all__ = ["Features", "Labels", "Recipe", "SmallNetwork", "Texts", "encode", "fit", "predict"]
+__all__ = ["Features", "Labels", "Recipe", "SmallNetwork", "Texts", "criterion", "encode", "fit", "predict"]
 
 WIDTH = 16
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -210,6 +210,11 @@ def fit(
     if kept is not None:
         model.load_state_dict(kept)
     return model.eval()
+
+
+def criterion(model: HybridModule, labels: Labels) -> float:
+    """Return the validation loss, by which epochs are chosen."""
+    return _criterion(model, _Pool(labels))
 
 
 @torch.no_grad()
