@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from patients import FINDINGS, Patients
 
 from labelers.channel import ALL_DATASETS, Channel, ChannelSet
@@ -98,14 +98,21 @@ def _mean(values: NDArray[np.float64], where: NDArray[np.bool_]) -> NDArray[np.f
     return np.where(mean > 0, mean, 1)
 
 
+def state_chances(miss: ArrayLike, invent: ArrayLike) -> NDArray[np.float64]:
+    """Return P(state | truth) of a labeler that misses and invents so often, (...) to (..., 2, 4)."""
+    missed, invented = np.asarray(miss, np.float64), np.asarray(invent, np.float64)
+    matrix = np.empty((*missed.shape, 2, len(STATES)))
+    for row, called, hedged, denied in ((0, invented, INVENTED_HEDGED, DENIED), (1, 1 - missed, HEDGED, DENIED_MISS)):
+        matrix[..., row, POSITIVE], matrix[..., row, UNCERTAIN] = called * (1 - hedged), called * hedged
+        matrix[..., row, NEGATIVE], matrix[..., row, UNMENTIONED] = (1 - called) * denied, (1 - called) * (1 - denied)
+    return matrix
+
+
 def true_channels(noise: Noise, factor: float = 1.0) -> ChannelSet:
     """Return the channels of the labelers, with all rates of error multiplied by a factor."""
     miss = np.clip(noise.miss * factor, 1e-3, 0.9)
     invent = np.clip(noise.invent * factor, 1e-3, 0.9)
-    matrix = np.empty((*miss.shape, 2, len(STATES)))
-    for row, called, hedged, denied in ((0, invent, INVENTED_HEDGED, DENIED), (1, 1 - miss, HEDGED, DENIED_MISS)):
-        matrix[..., row, POSITIVE], matrix[..., row, UNCERTAIN] = called * (1 - hedged), called * hedged
-        matrix[..., row, NEGATIVE], matrix[..., row, UNMENTIONED] = (1 - called) * denied, (1 - called) * (1 - denied)
+    matrix = state_chances(miss, invent)
     if noise.kind == "correlated":
         matrix[1] = COPIED * matrix[0] + (1 - COPIED) * matrix[1]
     none = np.zeros((2, len(STATES)), np.int64)

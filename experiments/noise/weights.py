@@ -13,7 +13,7 @@ from labelled import gold_rows, sources_of
 from numpy.typing import NDArray
 from patients import FINDINGS, Patients, World, load
 from scipy.stats import spearmanr
-from sources import DENIED, DENIED_MISS, HEDGED, INVENTED_HEDGED
+from sources import state_chances
 from training import Features, Labels, fit, predict
 
 from hybridpt.functional.weights import text_weights
@@ -22,7 +22,7 @@ from hybridpt.objectives import Supervised
 from labelers import LabelTable, Vocabulary
 from labelers.channel import ALL_DATASETS, Channel, ChannelSet, estimate_channels
 from labelers.io.reading import Gold
-from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED
+from labelers.types import POSITIVE, STATES
 from labelers.votes import SILENT
 
 RATES = tuple((miss, miss / 3) for miss in np.linspace(0.05, 0.5, 9).round(3).tolist())
@@ -30,15 +30,6 @@ RATES = tuple((miss, miss / 3) for miss in np.linspace(0.05, 0.5, 9).round(3).to
 WRONG = (0.0, 0.25, 0.5, 0.75)
 """Share of the reports that belong to another image, by hospital."""
 SEEDS = (1, 2, 3, 4, 5)
-
-
-def channel(miss: float, invent: float) -> NDArray[np.float64]:
-    """Return P(state | truth), (2, 4)."""
-    matrix = np.empty((2, len(STATES)))
-    for row, called, hedged, denied in ((0, invent, INVENTED_HEDGED, DENIED), (1, 1 - miss, HEDGED, DENIED_MISS)):
-        matrix[row, POSITIVE], matrix[row, UNCERTAIN] = called * (1 - hedged), called * hedged
-        matrix[row, NEGATIVE], matrix[row, UNMENTIONED] = (1 - called) * denied, (1 - called) * (1 - denied)
-    return matrix
 
 
 def say(matrix: NDArray[np.float64], patients: Patients, rng: np.random.Generator) -> NDArray[np.int8]:
@@ -50,7 +41,7 @@ def say(matrix: NDArray[np.float64], patients: Patients, rng: np.random.Generato
 def sources_by_weight(world: World, features: dict[str, NDArray[np.float32]], seed: int) -> list[tuple[str, float, float]]:
     """Give a ninth of the patients to each labeler; returns kind of weight, true bits and weight of each."""
     rng = np.random.default_rng([seed, 7])
-    matrices = [channel(*rates) for rates in RATES]
+    matrices = [state_chances(*rates) for rates in RATES]
     names = tuple(f"labeler{number}" for number in range(len(RATES)))
     prior = world.train.truth.mean(0)
     exact = ChannelSet({n: {ALL_DATASETS: dict.fromkeys(FINDINGS, _exact(m))} for n, m in zip(names, matrices, strict=True)}, {})
@@ -93,7 +84,7 @@ def _exact(matrix: NDArray[np.float64]) -> Channel:
 def hospitals_by_weight(world: World, features: dict[str, NDArray[np.float32]], seed: int) -> list[tuple[str, float, float]]:
     """Mix up a share of the reports of each hospital; returns the share of right ones and the weight that is found, for each."""
     rng = np.random.default_rng([seed, 8])
-    matrix = channel(0.2, 0.06)
+    matrix = state_chances(0.2, 0.06)
     torch.manual_seed(seed)
     train = Labels(features["train"], say(matrix, world.train, rng)[None])
     sources = sources_of(("rules",), world.train.truth.mean(0))
@@ -121,11 +112,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path("runs/experiments/noise"), help="folder in which run.py has been")
     output: Path = parser.parse_args().output
-    world = load(output / "data", 10_000)
-    cells = Cells(output, world, FULL)
+    cells = Cells(output, load(output / "data", 10_000), FULL)
     cells.reference()
-    with np.load(output / "features.npz") as kept:
-        features = dict(kept)
+    world, features = cells.world, cells.inputs("features")
     rows = [
         (seed, *row) for seed in SEEDS for part in (sources_by_weight, hospitals_by_weight) for row in part(world, features, seed)
     ]
