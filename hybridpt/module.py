@@ -22,7 +22,8 @@ from hybridpt.data.together import together
 from hybridpt.data.transforms import standard
 from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.functional.platt import Platt
-from hybridpt.noise import log_channels
+from hybridpt.functional.pool import Pool
+from hybridpt.noise import log_channels, pool_of
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
 from hybridpt.optimization import freeze_layers, parameter_groups, undecayed, warmup_cosine
@@ -33,7 +34,7 @@ from labelers.errors import UsageError
 __all__ = ["CHECKPOINT_KEY", "CHECKPOINT_VERSION", "HybridModule"]
 
 CHECKPOINT_KEY = "hybridpt"
-CHECKPOINT_VERSION = 1
+CHECKPOINT_VERSION = 2
 
 
 class HybridModule(LightningModule):
@@ -122,6 +123,9 @@ class HybridModule(LightningModule):
         self.sources = sources
         log_channel = log_channels(sources.channels, sources.labelers, sources.datasets, sources.findings)
         self.register_buffer("log_channel", log_channel)
+        pool = pool_of(sources.channels, sources.labelers, sources.findings)
+        self.register_buffer("pool_exponents", pool.exponents)
+        self.register_buffer("pool_strongest", pool.strongest)
         self.calibration = nn.ModuleDict({name: Platt(len(sources.findings)) for name in self.objectives})
         for _, objective in self.each():
             objective.build(self.encoders, sources)
@@ -149,8 +153,10 @@ class HybridModule(LightningModule):
         given: ChannelSet | None = self.trainer.datamodule.channel_set  # type: ignore[attr-defined]
         if given is None or self.sources is None:
             return
-        wanted = log_channels(given, self.sources.labelers, self.sources.datasets, self.sources.findings).to(self.device)
-        if not torch.allclose(wanted, cast(Tensor, self.log_channel), atol=1e-6):
+        wanted = log_channels(given, self.sources.labelers, self.sources.datasets, self.sources.findings)
+        pool = pool_of(given, self.sources.labelers, self.sources.findings)
+        kept = (cast(Tensor, self.log_channel), *self.pool)
+        if not all(torch.allclose(new.to(self.device), old, atol=1e-6) for new, old in zip((wanted, *pool), kept, strict=True)):
             raise UsageError(
                 "the channels given are not those that the checkpoint was trained with; give those, or start a new run"
             )
@@ -175,12 +181,17 @@ class HybridModule(LightningModule):
         absent, present = cast(Tensor, self.log_channel).unbind(-2)
         return present - absent
 
+    @property
+    def pool(self) -> Pool:
+        """How far the labelers' ratios add up."""
+        return Pool(cast(Tensor, self.pool_exponents), cast(Tensor, self.pool_strongest))
+
     def losses(self, batch: Batch, progress: float = 1.0) -> dict[str, Tensor]:
         """Return every loss under ``objective/term``, and their weighted sum under ``loss``; scalars."""
         return self._losses(self._step(batch, progress))
 
     def _step(self, batch: Batch, progress: float = 1.0) -> Step:
-        return Step(batch, self.encoders, self.llr, progress, self.chunk if self.training else None)
+        return Step(batch, self.encoders, self.llr, progress, self.chunk if self.training else None, self.pool)
 
     def _losses(self, step: Step) -> dict[str, Tensor]:
         named: dict[str, Tensor] = {}

@@ -9,10 +9,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hybridpt.functional.pool import Pool
 from labelers.channel import ALL_DATASETS, ChannelSet, channel_information
+from labelers.errors import UsageError
 from labelers.rows import PRIOR_ROWS
 
-__all__ = ["Evidence", "channel_bits", "channel_evidence", "log_channels", "sibling_matrix"]
+__all__ = ["Evidence", "channel_bits", "channel_evidence", "log_channels", "pool_of", "sibling_matrix"]
+
+MOST_LABELERS = 16
+"""Labelers of one model: who looked is a row of a table of 2 ** S."""
+UNBOUNDED = (-1e4, 1e4)
+"""Evidence in nats that nothing limits; finite, since a running mean of buffers makes nan of infinities."""
 
 
 def log_channels(
@@ -71,6 +78,36 @@ def sibling_matrix(channels: ChannelSet | None, labelers: Sequence[str]) -> Tens
         [one == other or any(one in group and other in group for group in groups) for other in labelers] for one in labelers
     ]
     return torch.tensor(related, dtype=torch.bool).view(len(labelers), len(labelers))
+
+
+def pool_of(channels: ChannelSet | None, labelers: Sequence[str], findings: Sequence[str]) -> Pool:
+    """Lay out how far the labelers' channels add up; where no gold told it, siblings share one vote, and others are independent.
+
+    Args:
+        channels: What was measured; None for nothing.
+        labelers: S names.
+        findings: K names.
+
+    Raises:
+        UsageError: More than ``MOST_LABELERS`` labelers.
+    """
+    size = len(labelers)
+    if size > MOST_LABELERS:
+        raise UsageError(f"expected {MOST_LABELERS} labelers or fewer, got {size}; fuse some of them with 'labelers fuse'")
+    who = (np.arange(2**size)[:, None] >> np.arange(size)) & 1
+    strongest = np.array([UNBOUNDED] * len(findings)).reshape(len(findings), 2)
+    fitted = None if channels is None else channels.pool
+    if fitted is None:
+        related = sibling_matrix(channels, labelers).numpy().astype(np.float64)
+        exponents = who / np.maximum(who @ related, 1)
+    else:
+        exponents = np.zeros((2**size, size))
+        for row in who.astype(bool):
+            exponents[int((row << np.arange(size)).sum()), row] = fitted.of(
+                [name for name, here in zip(labelers, row, strict=True) if here]
+            )
+        strongest = np.array([fitted.strongest.get(finding, UNBOUNDED) for finding in findings]).reshape(len(findings), 2)
+    return Pool(torch.tensor(exponents, dtype=torch.float32), torch.tensor(strongest, dtype=torch.float32))
 
 
 class Evidence(NamedTuple):

@@ -9,6 +9,7 @@ from labelers.channel import Channel, ChannelSet, estimate_channels, read_channe
 from labelers.errors import InputError, UsageError
 from labelers.fusion import Fusion, fuse
 from labelers.io import Gold, read_gold, read_reports, read_table, write_table
+from labelers.pool import Pool
 from labelers.registry import Labeler, create
 from labelers.types import STATES, LabelTable, Report, Vocabulary
 
@@ -22,6 +23,7 @@ __all__ = [
     "InputError",
     "LabelTable",
     "Labeler",
+    "Pool",
     "Report",
     "Scores",
     "UsageError",

@@ -21,6 +21,7 @@ from labelers.io.files import atomic_path
 from labelers.io.reading import Gold
 from labelers.io.text import decode
 from labelers.latent import LatentModel, Structure, fit
+from labelers.pool import Pool, fit_pool
 from labelers.rows import intervals, mean_row, posterior_rows, raise_to_floor
 from labelers.rules import Latent
 from labelers.types import POSITIVE, STATES, LabelTable
@@ -65,6 +66,7 @@ class ChannelSet:
         truth: What the gold was read from: ``reports`` (the channel measures the labeler) or ``images`` (also what reports omit);
             ``agreement`` without gold.
         fusion: How the labelers' states are joined, where there are several.
+        pool: How far their channels add up where several looked; None without gold, or for one labeler.
     """
 
     channels: Mapping[str, Mapping[str, Mapping[str, Channel]]]
@@ -72,6 +74,7 @@ class ChannelSet:
     refused: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     truth: str = "reports"
     fusion: Fusion | None = None
+    pool: Pool | None = None
 
     def find(self, labeler: str, dataset: str, finding: str) -> Channel | None:
         """Return the channel of a labeler for a finding: the data set's own, else that of all data sets, else None."""
@@ -93,6 +96,7 @@ class ChannelSet:
             "refused": {labeler: dict(reasons) for labeler, reasons in self.refused.items()},
             "prior": dict(self.prior),
             "fusion": None if self.fusion is None else self.fusion.to_json(),
+            "pool": None if self.pool is None else self.pool.to_json(),
         }
         with atomic_path(path) as temporary:
             temporary.write_text(json.dumps(body, indent=1) + "\n", encoding="utf-8")
@@ -125,6 +129,7 @@ def read_channels(path: str | Path) -> ChannelSet:
         prior = {str(f): float(p) for f, p in body["prior"].items()}
         refused = {labeler: {f: str(r) for f, r in reasons.items()} for labeler, reasons in body.get("refused", {}).items()}
         fusion = None if body.get("fusion") is None else Fusion.from_json(body["fusion"])
+        pool = None if body.get("pool") is None else Pool.from_json(body["pool"])
     except InputError:
         raise
     except OSError as error:
@@ -147,7 +152,7 @@ def read_channels(path: str | Path) -> ChannelSet:
     for finding, p in prior.items():
         if not 0 <= p <= 1:
             raise InputError(f"{path}, prior of {finding}: expected a number in [0, 1]; write it again")
-    return ChannelSet(channels, prior, refused, truth, fusion)
+    return ChannelSet(channels, prior, refused, truth, fusion, pool)
 
 
 def _is_channel(channel: Channel) -> bool:
@@ -195,11 +200,14 @@ def estimate_channels(tables: Sequence[LabelTable], gold: Gold | None, truth: st
         names, state, _, y = align(table, gold)
         channels[table.source], refused[table.source] = {}, {}
         channels[table.source][ALL_DATASETS], refused[table.source] = _channels_of(names, count_states(state, y))
-    fusion = None
+    fusion = pool = None
     if len(tables) > 1:
         votes = collect_votes(tables, [name for name in gold.findings if any(name in table.vocabulary for table in tables)])
-        fusion = fit_fusion(votes, gold_truth(votes, gold))
-    return ChannelSet(channels, gold_prior(gold), refused, truth, fusion)
+        judged = gold_truth(votes, gold)
+        fusion = fit_fusion(votes, judged)
+        told = [[name in channels[labeler][ALL_DATASETS] for name in votes.findings] for labeler in votes.labelers]
+        pool = fit_pool(tally(find_patterns(votes.state), judged), votes.labelers, votes.findings, np.array(told, bool))
+    return ChannelSet(channels, gold_prior(gold), refused, truth, fusion, pool)
 
 
 def _from_agreement(tables: Sequence[LabelTable]) -> ChannelSet:

@@ -26,6 +26,7 @@ from labelers.noise_report import (
     fusion_table,
     gold_notes,
     noise_table,
+    pool_table,
     sibling_notes,
 )
 from labelers.types import LabelTable
@@ -98,6 +99,8 @@ def _noise(arguments: argparse.Namespace) -> None:
     put(noise_table(channels))
     if channels.fusion is not None and channels.fusion.held_out:
         put(fusion_table(channels.fusion))
+    if channels.pool is not None:
+        put(pool_table(channels.pool, collect_votes(tables)))
     for text in _noise_notes(tables, gold, channels):
         note(text)
     note(f"channels of {', '.join(channels.channels)} -> {arguments.output}, {picture}")

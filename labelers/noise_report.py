@@ -14,9 +14,20 @@ from labelers.channel import ALL_DATASETS, Channel, ChannelSet, channel_informat
 from labelers.console import add_row
 from labelers.fusion import Fusion
 from labelers.io.files import atomic_path
+from labelers.pool import Pool
 from labelers.types import POSITIVE, UNCERTAIN, binary_entropy
+from labelers.votes import SILENT, Votes
 
-__all__ = ["agreement_tables", "draw_channels", "fusion_notes", "fusion_table", "gold_notes", "noise_table", "sibling_notes"]
+__all__ = [
+    "agreement_tables",
+    "draw_channels",
+    "fusion_notes",
+    "fusion_table",
+    "gold_notes",
+    "noise_table",
+    "pool_table",
+    "sibling_notes",
+]
 
 SMALL_GOLD = 50
 """Judged reports below which a channel is said to be a rough one."""
@@ -53,6 +64,19 @@ def fusion_table(fusion: Fusion) -> Table:
     table = Table("rule", "held-out NLL", "")
     for name, value in sorted(fusion.held_out.items(), key=lambda item: item[1]):
         add_row(table, name, f"{value:.4f}", "used" if name == fusion.name else "")
+    return table
+
+
+def pool_table(pool: Pool, votes: Votes) -> Table:
+    """Return one row a set of labelers that looked at the same reports: what each of them counts for there, of 1 for a witness alone."""
+    looked = (votes.state != SILENT).any(axis=2).T
+    sets, reports = np.unique(looked, axis=0, return_counts=True)
+    table = Table("looked together", "reports", "each counts for", "together")
+    for members, count in sorted(zip(sets, reports, strict=True), key=lambda row: -row[1])[:MOST_ROWS]:
+        names = [name for name, here in zip(votes.labelers, members, strict=True) if here]
+        if len(names) > 1:
+            exponents = pool.of(names)
+            add_row(table, ", ".join(names), f"{count:,}", ", ".join(f"{a:.2f}" for a in exponents), f"{sum(exponents):.2f}")
     return table
 
 

@@ -15,7 +15,7 @@ from labelers.rows import mean_row, posterior_rows
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN
 from labelers.votes import SILENT, Tally
 
-__all__ = ["FLOORS", "KINDS", "Latent", "Product", "Rule", "fit_product"]
+__all__ = ["FLOORS", "KINDS", "LARGEST_EXPONENT", "GoldCells", "Latent", "Product", "Rule", "fit_product", "regress"]
 
 LARGEST_EXPONENT = 1.5
 RIDGE = 1e-2
@@ -162,10 +162,16 @@ def _sigmoid(logit: Any) -> NDArray[np.float64]:
 
 
 @dataclass(frozen=True, eq=False)
-class _Gold:
+class GoldCells:
     """Gold rows as every fit needs them, with each row's own count taken out of what is used to judge it.
 
     A channel that was estimated from a row knows that row, so exponents fitted on both at once trust it too much.
+
+    Attributes:
+        tally: Counts of patterns of S labelers' states, for K findings.
+        counts: Gold rows by finding, labeler, truth and state, (K, S, 2, 4).
+        present: Those in which the finding is present, (K,).
+        known: All of them, (K,).
     """
 
     tally: Tally
@@ -197,8 +203,10 @@ class _Gold:
 
     def cells(
         self,
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int8]]:
-        """The judged cells as (weight, truth, leave-one-out prior, leave-one-out evidence (cells, S), states (cells, S))."""
+    ) -> tuple[
+        NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.float64], NDArray[np.int8], NDArray[np.int64]
+    ]:
+        """The judged cells as (weight, truth, leave-one-out prior, leave-one-out evidence (cells, S), states (cells, S), finding)."""
         finding, truth, pattern = np.nonzero(self.tally.judged)
         weight = self.tally.judged[finding, truth, pattern]
         states = self.tally.states[pattern]
@@ -213,56 +221,57 @@ class _Gold:
             rows = posterior_rows(one, self._mean(s))
             ratio = np.log(rows[:, 1]) - np.log(rows[:, 0])
             evidence[:, s] = np.where(looked, ratio[np.arange(len(ratio)), code], 0.0)
-        return weight, truth.astype(np.float64), prior, evidence, states
+        return weight, truth.astype(np.float64), prior, evidence, states, finding
 
 
-def _regress(
+def regress(
     features: NDArray[np.float64],
     offset: NDArray[np.float64],
     truth: NDArray[np.float64],
     weight: NDArray[np.float64],
     start: NDArray[np.float64],
     bounds: Sequence[tuple[float | None, float | None]],
+    ridge: float = RIDGE,
 ) -> NDArray[np.float64]:
-    """Logistic regression with an offset, bounds, and a weak pull towards the start."""
+    """Logistic regression with an offset, bounds, and a pull towards the start of weight ``ridge`` in squared units a fit."""
 
     def loss(b: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
         z = offset + features @ b
         pull = b - start
-        value = (weight * (np.logaddexp(0, z) - truth * z)).sum() + RIDGE / 2 * pull @ pull
-        return float(value), features.T @ (weight * (_sigmoid(z) - truth)) + RIDGE * pull
+        value = (weight * (np.logaddexp(0, z) - truth * z)).sum() + ridge / 2 * pull @ pull
+        return float(value), features.T @ (weight * (_sigmoid(z) - truth)) + ridge * pull
 
     return np.asarray(minimize(loss, start, jac=True, method="L-BFGS-B", bounds=bounds).x, np.float64)
 
 
-def _fit_product(gold: _Gold) -> Product:
-    weight, truth, prior, evidence, _ = gold.cells()
+def _fit_product(gold: GoldCells) -> Product:
+    weight, truth, prior, evidence, _, _ = gold.cells()
     labelers = evidence.shape[1]
     features = np.column_stack([np.ones(len(truth)), evidence])
     start = np.r_[0.0, np.full(labelers, 1 / max(labelers, 1))]
-    b = _regress(features, prior, truth, weight, start, [(None, None), *[(0.0, LARGEST_EXPONENT)] * labelers])
+    b = regress(features, prior, truth, weight, start, [(None, None), *[(0.0, LARGEST_EXPONENT)] * labelers])
     return Product(gold.llr(), gold.prior, b[1:], float(b[0]))
 
 
 def fit_product(votes: Tally) -> Product:
     """Fit the product with exponents in [0, 1.5] and a free intercept to the gold rows, each judged by channels without itself."""
-    return _fit_product(_Gold(votes))
+    return _fit_product(GoldCells(votes))
 
 
-def _plain_product(gold: _Gold) -> Product:
+def _plain_product(gold: GoldCells) -> Product:
     return Product(gold.llr(), gold.prior, np.ones(gold.counts.shape[1]))
 
 
-def _best_single(gold: _Gold) -> Product:
-    weight, truth, prior, evidence, _ = gold.cells()
+def _best_single(gold: GoldCells) -> Product:
+    weight, truth, prior, evidence, _, _ = gold.cells()
     losses = [(weight * (np.logaddexp(0, z) - truth * z)).sum() for z in (prior[:, None] + evidence).T]
     return Product(gold.llr(), gold.prior, np.eye(len(losses))[int(np.argmin(losses))])
 
 
-def _fit_vote(gold: _Gold) -> Vote:
-    weight, truth, prior, _, states = gold.cells()
+def _fit_vote(gold: GoldCells) -> Vote:
+    weight, truth, prior, _, states, _ = gold.cells()
     features = np.column_stack([np.ones(len(truth)), prior, _shares(states)])
-    b = _regress(features, np.zeros(len(truth)), truth, weight, np.array([0, 1, 1, -1, 0], np.float64), [(None, None)] * 5)
+    b = regress(features, np.zeros(len(truth)), truth, weight, np.array([0, 1, 1, -1, 0], np.float64), [(None, None)] * 5)
     return Vote(b, gold.prior)
 
 
@@ -273,10 +282,10 @@ def _dawid_skene(votes: Tally) -> Latent:
 
 
 FLOORS: Mapping[str, Callable[[Tally], Rule]] = {
-    "calibrated vote": lambda votes: _fit_vote(_Gold(votes)),
-    "mean": lambda votes: Mean(_Gold(votes).llr(), _Gold(votes).prior),
-    "best single labeler": lambda votes: _best_single(_Gold(votes)),
-    "plain product": lambda votes: _plain_product(_Gold(votes)),
+    "calibrated vote": lambda votes: _fit_vote(GoldCells(votes)),
+    "mean": lambda votes: Mean(GoldCells(votes).llr(), GoldCells(votes).prior),
+    "best single labeler": lambda votes: _best_single(GoldCells(votes)),
+    "plain product": lambda votes: _plain_product(GoldCells(votes)),
     "plain Dawid-Skene": _dawid_skene,
 }
 """What a fused table must not fall behind, by name."""

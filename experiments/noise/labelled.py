@@ -67,17 +67,17 @@ class Labelled:
         return self._known[which]
 
     def _estimate(self, which: str) -> ChannelSet:
+        mine = self.world.train.study_id
         if which == "gold200":
             ids = self.world.judged.study_id[self.gold_rows]
-            return estimate_channels(
-                self._tables(self.gold, ids), Gold(ids, FINDINGS, self.truth), "images" if self.of_images else "reports"
-            )
+            tables = self._tables(np.concatenate([self.gold, self.train], axis=1), np.concatenate([ids, mine]))
+            return estimate_channels(tables, Gold(ids, FINDINGS, self.truth), "images" if self.of_images else "reports")
         if which == "em":
-            return estimate_channels(self._tables(self.train, self.world.train.study_id), None)
+            return estimate_channels(self._tables(self.train, mine), None)
         assert self.noise is not None
         measured = self.channels("gold200")
         exact = true_channels(self.noise, {"true": 1.0, "half": 0.5, "double": 2.0}[which])
-        return replace(exact, prior=measured.prior, fusion=measured.fusion)
+        return replace(exact, prior=measured.prior, fusion=measured.fusion, pool=measured.pool)
 
     def _tables(self, state: NDArray[np.int8], ids: NDArray[np.object_]) -> list[LabelTable]:
         vocabulary, read = Vocabulary.of(list(FINDINGS), name="phantom"), (state != SILENT).any(axis=2)
@@ -120,9 +120,8 @@ def read_labels(world: World, judged_by: str, seed: int, folder: Path) -> Labell
     """Take what real labelers read in the phantom's reports, and its hospitals' coders put down; gold from images or from reports."""
     tables = [read_table(path) for path in _table_paths(folder)]
     said = [_said(tables, part.study_id) for part in (world.train, world.val, world.judged)]
-    reported = np.flatnonzero(world.judged.report != "")
-    rows = reported[np.random.default_rng([seed, 99]).permutation(len(reported))[:GOLD]]
     of_images = judged_by == JUDGED[0]
+    rows = gold_rows(world, seed, of_images)
     truth = world.judged.truth[rows].astype(np.float32) if of_images else _stated(folder, world.judged.study_id[rows])
     return Labelled(world, seed, READERS, said[0], said[1], said[2][:, rows], rows, truth, of_images)
 
@@ -158,9 +157,10 @@ def _stated(folder: Path, ids: NDArray[np.object_]) -> NDArray[np.float32]:
     return np.where(wide == "uncertain", np.nan, wide == "positive").astype(np.float32)
 
 
-def gold_rows(world: World, seed: int) -> NDArray[np.int64]:
-    """Draw the judged patients of a seed."""
-    return np.random.default_rng([seed, 99]).permutation(len(world.judged.truth))[:GOLD]
+def gold_rows(world: World, seed: int, of_images: bool = True) -> NDArray[np.int64]:
+    """Draw the judged patients of a seed, for gold from reports of those that have one."""
+    there = np.flatnonzero(of_images | (world.judged.report != ""))
+    return there[np.random.default_rng([seed, 99]).permutation(len(there))[:GOLD]]
 
 
 def true_states(patients: Patients) -> NDArray[np.int8]:

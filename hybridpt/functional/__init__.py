@@ -1,7 +1,7 @@
 """Pure losses: tensors in, tensor out; one file a method."""
 
 from hybridpt.functional.bce import bce_loss
-from hybridpt.functional.channel import channel_loss
+from hybridpt.functional.channel import channel_loss, joint_channel_loss
 from hybridpt.functional.clip import clip_loss
 from hybridpt.functional.elr import elr_term
 from hybridpt.functional.gce import gce_loss
@@ -19,6 +19,7 @@ __all__ = [
     "clip_loss",
     "elr_term",
     "gce_loss",
+    "joint_channel_loss",
     "label_posterior",
     "masked_mean",
     "presence_logit",

@@ -6,9 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from hybridpt.functional.pool import Pool, pooled_evidence
 from hybridpt.functional.weights import ALIKE, SourceWeights, sum_over_labelers
 
-__all__ = ["channel_loss", "channel_nll", "channel_penalty"]
+__all__ = ["channel_loss", "channel_nll", "channel_penalty", "joint_channel_loss"]
 
 
 def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, sources: SourceWeights = ALIKE) -> Tensor:
@@ -31,10 +32,33 @@ def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, sou
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     ratio = llr.to(dtype).gather(-1, state.unsqueeze(-1)).squeeze(-1)
-    z = logits.to(dtype).unsqueeze(1)
+    return sum_over_labelers(_evidence_loss(logits.to(dtype).unsqueeze(1), ratio), looked, sources)
+
+
+def joint_channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, pool: Pool | None = None) -> Tensor:
+    """Negative log-likelihood of all that the labelers said of a finding, up to a constant: one channel for what they say together.
+
+    ``channel_loss`` of one labeler whose log-likelihood ratio is ``pooled_evidence``. Of independent witnesses it is the likelihood of
+    all their states, where the sum of their single losses is that of each by itself; witnesses that repeat each other do not count twice.
+
+    Args:
+        logits: As in ``channel_loss``.
+        state: Likewise.
+        llr: Likewise.
+        looked: Likewise.
+        pool: How far the labelers' ratios add up; None for independent witnesses.
+
+    Returns:
+        Loss in nats, (B, K), not negative; exactly zero where nobody looked.
+    """
+    dtype = torch.promote_types(logits.dtype, torch.float32)
+    return _evidence_loss(logits.to(dtype), pooled_evidence(state, llr.to(dtype), looked, pool))
+
+
+def _evidence_loss(z: Tensor, ratio: Tensor) -> Tensor:
     # the same by softplus(z) = z + softplus(-z), so that a right answer's small loss is no difference of large numbers
     wrong = torch.where(ratio > 0, -z, z)
-    return sum_over_labelers(F.softplus(wrong) - F.softplus(wrong - ratio.abs()), looked, sources)
+    return F.softplus(wrong) - F.softplus(wrong - ratio.abs())
 
 
 def channel_nll(logits: Tensor, state: Tensor, log_channel: Tensor, looked: Tensor, sources: SourceWeights = ALIKE) -> Tensor:

@@ -11,6 +11,7 @@ from hybridpt.batch import Batch, View
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ImageEncoder, ImageFeatures, TextEncoder, encode_in_chunks
 from hybridpt.encoders.distinct import TextMemory, encode_distinct
+from hybridpt.functional.pool import Pool
 from labelers.errors import UsageError
 
 __all__ = ["Encoders", "Objective", "Step"]
@@ -69,14 +70,24 @@ class Step:
         llr: log P(state | present) - log P(state | absent), (D + 1, S, K, 4) float32; see ``hybridpt.noise``.
         progress: Share of the training that is done, in [0, 1]; 1 outside training.
         chunk: Rows that go through an encoder at a time, None for all at once; see ``encoders.chunks``.
+        pool: How far the labelers' ratios add up; None for independent witnesses.
     """
 
-    def __init__(self, batch: Batch, encoders: Encoders, llr: Tensor, progress: float = 1.0, chunk: int | None = None) -> None:
+    def __init__(
+        self,
+        batch: Batch,
+        encoders: Encoders,
+        llr: Tensor,
+        progress: float = 1.0,
+        chunk: int | None = None,
+        pool: Pool | None = None,
+    ) -> None:
         self.batch = batch
         self.encoders = encoders
         self.llr = llr
         self.progress = progress
         self.chunk = chunk
+        self.pool = pool
 
     @cached_property
     def image(self) -> ImageFeatures:

@@ -54,7 +54,7 @@ class Pairs(NamedTuple):
 
 
 class LabelPosterior(nn.Module):
-    """What the labelers make of the findings of a batch; siblings have one vote together.
+    """What the labelers make of the findings of a batch; those that share their errors do not count twice.
 
     Args:
         sources: Whose prevalence is the prior, and whose channels name the siblings.
@@ -75,7 +75,8 @@ class LabelPosterior(nn.Module):
         if self._by_channel is None:  # a checkpoint keeps the channels as the tensor made of them
             self._by_channel = bool((step.llr != 0).any())
         llr = step.llr[batch["dataset"]] if self._by_channel else None
-        posterior = label_posterior(batch["state"], batch["probability"], batch["looked"], self.prior, llr, self.siblings)
+        said = (batch["state"], batch["probability"], batch["looked"])
+        posterior = label_posterior(*said, self.prior, llr, self.siblings, step.pool)
         return posterior, batch["looked"].any(dim=2).any(dim=1)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from hybridpt.data.sources import Sources
-from hybridpt.functional import channel_loss, presence_logit, soft_loss, state_logits, state_loss
+from hybridpt.functional import joint_channel_loss, presence_logit, soft_loss, state_logits, state_loss
 from hybridpt.functional.joint import joint_mean
 from hybridpt.objectives.base import Encoders, Objective, Step
 from labelers.errors import UsageError
@@ -91,7 +91,7 @@ class ReportStates(Objective):
         if self._by_channel is None:  # a checkpoint keeps the channels as the tensor made of them
             self._by_channel = bool((step.llr != 0).any())
         if self._by_channel:
-            loss = channel_loss(present, batch["state"], step.llr[batch["dataset"]], looked)
+            loss = joint_channel_loss(present, batch["state"], step.llr[batch["dataset"]], looked, step.pool)
         else:
             loss = soft_loss(present, batch["probability"], looked)
         known = looked.any(dim=1)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hybridpt.batch import Batch
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import Projection
-from hybridpt.functional import bce_loss, channel_loss, label_posterior, soft_loss
+from hybridpt.functional import bce_loss, channel_loss, joint_channel_loss, label_posterior, soft_loss
 from hybridpt.functional.bce import Uncertain, Unmentioned, state_targets, truth_loss
 from hybridpt.functional.channel import channel_nll, channel_penalty
 from hybridpt.functional.elr import TemporalTargets, elr_term
@@ -38,7 +38,9 @@ SourceWeighting = Literal["none", "analytic", "learned"]
 class Supervised(Objective):
     """Cosine prototypes in a projection of their own (the label space), or a linear head, on the union of the findings.
 
-    Labelers that share their errors, as the channels' file says, have one vote together. Cells with gold are trained on as such, by
+    Under the term ``channel`` what several labelers say of a cell has one likelihood, by how far the channels' file says that their
+    evidence adds up; under the others, and with weights of sources or channels that learn, each labeler has a term of its own, and those
+    that share their errors have one vote together. Cells with gold are trained on as such, by
     cross-entropy, whatever the labelers say of them. A validation takes neither gold nor weights of sources, so that its loss compares
     models.
 
@@ -225,7 +227,7 @@ class Supervised(Objective):
             return self._channel_loss(logits, step, sources), looked.any(dim=1)
         if self.by_posterior:
             prior, llr = cast(Tensor, self.prior), step.llr[batch["dataset"]]
-            posterior = label_posterior(state, batch["probability"], looked, prior, llr, sources.siblings)
+            posterior = label_posterior(state, batch["probability"], looked, prior, llr, pool=step.pool)
             known = looked.any(dim=1)
             return soft_loss(logits, posterior.unsqueeze(1), known.unsqueeze(1)), known
         if term == "soft":
@@ -238,7 +240,10 @@ class Supervised(Objective):
     def _channel_loss(self, logits: Tensor, step: Step, sources: SourceWeights) -> Tensor:
         batch, learned = step.batch, self.log_channel
         if learned is None:
-            return channel_loss(logits, batch["state"], step.llr[batch["dataset"]], batch["looked"], sources)
+            said = (batch["state"], step.llr[batch["dataset"]], batch["looked"])
+            if sources.scale is not None:
+                return channel_loss(logits, *said, sources)
+            return joint_channel_loss(logits, *said, step.pool)
         if self.training and any(p.requires_grad for p in step.encoders.need_image("supervised").parameters()):
             raise UsageError(
                 "Supervised: channel_trainable needs a frozen image encoder, since channels that are learned with a deep network drift; "

@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from hybridpt.functional import clip_loss, label_posterior, siglip_loss, soft_clip_loss, unicl_loss
+from hybridpt.functional.pool import Pool
 
 N, D, K = 11, 6, 3
 SCALE, BIAS = 9.0, -2.0
@@ -322,7 +323,11 @@ def test_siblings_have_one_vote_in_the_posterior() -> None:
     looked, llr = torch.rand(20, 2, K, generator=draws(3)) < 0.7, torch.randn(20, 2, K, 4, generator=draws(4))
     prior, siblings = torch.tensor([0.2, 0.3, 0.05]), torch.tensor([[1, 0, 0], [0, 1, 1], [0, 1, 1]], dtype=torch.bool)
     repeated = [torch.cat([x, x[:, 1:]], dim=1) for x in (state, probability, looked, llr)]
+    who = (torch.arange(8)[:, None] >> torch.arange(3)) & 1
+    pool = Pool(
+        who / torch.stack([who[:, 0], *[who[:, 1] + who[:, 2]] * 2], dim=1).clamp(min=1), torch.tensor([[-99.0, 99.0]] * K)
+    )
     for given, channels in ((llr, repeated[3]), (None, None)):
         alone = label_posterior(state, probability, looked, prior, given)
-        torch.testing.assert_close(label_posterior(*repeated[:3], prior, channels, siblings), alone)
+        torch.testing.assert_close(label_posterior(*repeated[:3], prior, channels, siblings, pool), alone)
         assert (label_posterior(*repeated[:3], prior, channels) - alone).abs().max() > 0.01

@@ -208,12 +208,12 @@ def test_the_loss_of_a_labeler_is_that_over_the_cells_it_judged() -> None:
     model.eval()
     batch: Any = share(0, 0)
     with torch.no_grad():
-        total, count = objective.losses_by_labeler(Step(batch, model.encoders, model.llr))
+        total, count = objective.losses_by_labeler(Step(batch, model.encoders, model.llr, pool=model.pool))
     assert total.shape == count.shape == (2,)
     for s in range(2):
         alone = batch["looked"].clone()
         alone[:, 1 - s] = False
-        loss = objective(Step({**batch, "looked": alone}, model.encoders, model.llr))["nll"]
+        loss = objective(Step({**batch, "looked": alone}, model.encoders, model.llr, pool=model.pool))["nll"]
         assert float(total[s] / count[s]) == pytest.approx(float(loss.detach()), rel=1e-5)
         assert 0 < count[s] < alone.sum()  # cells that it left unmentioned count for nothing
 

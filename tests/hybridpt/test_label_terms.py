@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import tempfile
@@ -19,16 +20,18 @@ from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
 from torch import multiprocessing as mp
 
+import labelers
 from hybridpt.batch import Batch
 from hybridpt.cli import main
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import ImageEncoder, ImageFeatures
 from hybridpt.evaluation.sources import draw_log_channels
-from hybridpt.functional import bce_loss, channel_loss, elr_term, gce_loss, masked_mean, soft_loss
+from hybridpt.functional import bce_loss, channel_loss, elr_term, gce_loss, joint_channel_loss, masked_mean, soft_loss
 from hybridpt.functional.bce import Uncertain, state_targets, truth_loss
 from hybridpt.functional.channel import channel_nll, channel_penalty
 from hybridpt.functional.elr import MEMORY, TemporalTargets
 from hybridpt.functional.joint import joint_mean
+from hybridpt.functional.pool import Pool
 from hybridpt.functional.rows import RowCount
 from hybridpt.functional.weights import (
     LOWEST,
@@ -40,7 +43,7 @@ from hybridpt.functional.weights import (
     sum_over_labelers,
     text_weights,
 )
-from hybridpt.noise import channel_bits, channel_evidence, log_channels, sibling_matrix
+from hybridpt.noise import channel_bits, channel_evidence, log_channels, pool_of, sibling_matrix
 from hybridpt.objectives import Encoders, Step, Supervised
 from labelers import Channel, ChannelSet, UsageError
 from labelers.channel import channel_information, count_states
@@ -798,3 +801,69 @@ def test_the_state_of_a_term_survives_a_checkpoint(options: list[str], config: P
     assert extra
     assert weights[0][extra[0]].any()
     assert weights[0][extra[0]].shape == weights[1][extra[0]].shape
+
+
+# one channel for what several say
+
+
+def asked(size: int) -> Pool:
+    """Exponents drawn at random for every set of labelers."""
+    who = (torch.arange(2**size)[:, None] >> torch.arange(size)) & 1
+    return Pool(who * torch.rand(2**size, size, generator=torch.Generator().manual_seed(3)), torch.tensor([[-1.5, 2.0]] * K))
+
+
+def test_the_joint_loss_is_the_likelihood_written_out() -> None:
+    """-log of the sum over truths of P(truth) times the product of powered likelihoods, less that of the best logit; and its gradient."""
+    z, state, looked = drawn()
+    llr = channel_rows(B, S, K)
+    llr = llr[..., 1, :] - llr[..., 0, :]
+    for pool in (None, asked(S)):
+        loss = joint_channel_loss(z, state, llr, looked, pool)
+        assert torch.autograd.gradcheck(lambda z, pool=pool: joint_channel_loss(z, state, llr, looked, pool), (z,))
+        for b, k in itertools.product(range(B), range(K)):
+            who = [s for s in range(S) if looked[b, s, k]]
+            powers = torch.ones(S) if pool is None else pool.exponents[sum(2**s for s in who)]
+            told = sum(float(powers[s] * llr[b, s, k, int(state[b, s, k])]) for s in who)
+            if pool is not None and len(who) > 1:
+                told = min(max(told, -1.5), 2.0)
+            p = torch.sigmoid(z[b, k]).item()
+            slow = -math.log((1 - p) + p * math.exp(told)) + max(told, 0)
+            assert loss[b, k].item() == pytest.approx(slow, abs=1e-7)
+    assert (joint_channel_loss(z, state, torch.zeros_like(llr), looked, asked(S)) == 0).all()
+    assert (joint_channel_loss(z, state, llr, torch.zeros_like(looked), asked(S)) == 0).all()
+    (gradient,) = torch.autograd.grad(joint_channel_loss(z, state, llr, looked & (torch.arange(K) > 0), asked(S)).sum(), z)
+    assert (gradient[:, 0] == 0).all()
+    assert joint_channel_loss(z.bfloat16(), state, llr.float(), looked, asked(S)).dtype == torch.float32
+
+
+def test_the_joint_loss_is_that_of_single_channels_where_one_looked_and_less_where_several_agree() -> None:
+    z, state, looked = drawn()
+    llr = channel_rows(B, S, K)
+    llr = llr[..., 1, :] - llr[..., 0, :]
+    first = looked & (torch.arange(S) == 0)[:, None]
+    torch.testing.assert_close(joint_channel_loss(z, state, llr, first), channel_loss(z, state, llr, first))
+    with torch.no_grad():
+        p, said = torch.sigmoid(z).unsqueeze(1), llr.gather(-1, state.unsqueeze(-1)).squeeze(-1) * looked
+        single = -torch.log(1 - p + p * said.exp()).sum(1)
+        together = -torch.log(1 - p + p * said.sum(1, keepdim=True).exp()).squeeze(1)
+    agree = (said >= 0).all(1) | (said <= 0).all(1)
+    assert agree.any()
+    assert (together <= single + 1e-9)[agree].all()  # Chebyshev's sum inequality
+
+
+def test_the_pool_is_laid_out_by_who_looked() -> None:
+    fitted = labelers.Pool(
+        {frozenset("xy"): {"x": 0.9, "y": 0.3}, frozenset("xyz"): {"x": 0.5, "y": 0.2, "z": 1.1}}, {"b": (-2.0, 3.0)}
+    )
+    channels = ChannelSet({}, {}, pool=fitted)
+    pool = pool_of(channels, ("z", "x", "y"), ("a", "b"))
+    expected = [[0, 0, 0], [1, 0, 0], [0, 1, 0], [0.5, 0.5, 0], [0, 0, 1], [0.5, 0, 0.5], [0, 0.9, 0.3], [1.1, 0.5, 0.2]]
+    torch.testing.assert_close(pool.exponents, torch.tensor(expected))
+    assert pool.strongest.tolist() == [[-1e4, 1e4], [-2, 3]]
+    rule = Product(np.array([0.2]), np.zeros((1, 3, 2, 4)), np.ones(3), 0.0)
+    related = ChannelSet({}, {}, fusion=Fusion(("x", "y", "z"), ("a",), "product", rule, (("y", "z"),)))
+    assert pool_of(related, ("z", "x", "y"), ("a",)).exponents[7].tolist() == [0.5, 1, 0.5]
+    assert pool_of(related, ("z", "x", "y"), ("a",)).exponents[3].tolist() == [1, 1, 0]
+    assert pool_of(None, ("z", "x"), ("a",)).exponents.tolist() == [[0, 0], [1, 0], [0, 1], [1, 1]]
+    with pytest.raises(UsageError, match="16 labelers or fewer, got 17"):
+        pool_of(None, [str(s) for s in range(17)], ("a",))

@@ -190,7 +190,7 @@ def test_the_posterior_of_a_strong_channel_outvotes_the_prior() -> None:
 def _step(model: HybridModule, batch: Batch) -> Any:
     from hybridpt.objectives import Step
 
-    return Step(batch, model.encoders, model.llr)
+    return Step(batch, model.encoders, model.llr, pool=model.pool)
 
 
 def test_prompts_stand_for_the_images_that_have_labels_alone() -> None:
