@@ -18,8 +18,8 @@ from patients import FINDINGS, load
 from tables import scores
 from training import Labels, Recipe, SmallNetwork, fit, predict
 
-from hybridpt.functional.weights import sibling_votes
-from hybridpt.noise import log_channels, sibling_matrix
+from hybridpt.functional.pool import pooled_evidence
+from hybridpt.noise import log_channels, pool_of
 from hybridpt.objectives import Supervised
 from labelers.io import atomic_path
 from labelers.votes import SILENT
@@ -67,12 +67,10 @@ def _posterior(labels: Labelled, seen: NDArray[np.float32]) -> NDArray[np.float3
     channels = labels.channels("gold200")
     log_channel = log_channels(channels, labels.labelers, ("phantom",), FINDINGS)[0]
     code = torch.from_numpy(labels.train.astype(np.int64)).transpose(0, 1)
-    looked = code != SILENT
     ratio = (log_channel[..., 1, :] - log_channel[..., 0, :]).expand(len(code), *log_channel.shape[:2], 4)
-    said = ratio.gather(-1, code.clamp(max=SILENT - 1).unsqueeze(-1)).squeeze(-1)
-    votes = sibling_votes(looked, sibling_matrix(channels, labels.labelers))
-    logit = torch.logit(torch.from_numpy(seen), eps=1e-6) + (votes * said).sum(dim=1)
-    return torch.sigmoid(logit).numpy()
+    pool = pool_of(channels, labels.labelers, FINDINGS)
+    evidence = pooled_evidence(code.clamp(max=SILENT - 1), ratio, code != SILENT, pool)
+    return torch.sigmoid(torch.logit(torch.from_numpy(seen), eps=1e-6) + evidence).numpy()
 
 
 LIFTS: dict[str, Callable[[Labelled], Row]] = {
