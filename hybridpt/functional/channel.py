@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybridpt.functional.pool import Pool, pooled_evidence
+from hybridpt.functional.pool import Pool, add_up, pooled_evidence
 from hybridpt.functional.weights import ALIKE, SourceWeights, sum_over_labelers
 
-__all__ = ["channel_loss", "channel_nll", "channel_penalty", "joint_channel_loss"]
+__all__ = ["channel_loss", "channel_nll", "channel_penalty", "joint_channel_loss", "joint_channel_nll"]
 
 
 def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, sources: SourceWeights = ALIKE) -> Tensor:
@@ -74,11 +74,37 @@ def channel_nll(logits: Tensor, state: Tensor, log_channel: Tensor, looked: Tens
     Returns:
         Loss in nats, (B, K), not negative; exactly zero where nobody looked.
     """
-    dtype = torch.promote_types(logits.dtype, torch.float32)
-    said = log_channel.to(dtype).gather(-1, state[..., None, None].expand(*state.shape, 2, 1)).squeeze(-1)
-    z = logits.to(dtype).unsqueeze(1)
-    loss = -torch.logaddexp(F.logsigmoid(-z) + said[..., 0], F.logsigmoid(z) + said[..., 1])
-    return sum_over_labelers(loss, looked, sources)
+    absent, present = _said(logits, state, log_channel)
+    return sum_over_labelers(_mixture_nll(logits.to(absent.dtype).unsqueeze(1), absent, present), looked, sources)
+
+
+def joint_channel_nll(logits: Tensor, state: Tensor, log_channel: Tensor, looked: Tensor, pool: Pool | None = None) -> Tensor:
+    """Negative log-likelihood of all that the labelers said of a finding together, for channels that are learned as well.
+
+    Args:
+        logits: As in ``channel_nll``.
+        state: Likewise.
+        log_channel: Likewise.
+        looked: Likewise.
+        pool: How far the labelers' log-likelihoods add up, without its limits, which would stop the learning; None for independent
+            witnesses.
+
+    Returns:
+        Loss in nats, (B, K), not negative; exactly zero where nobody looked.
+    """
+    absent, present = (add_up(said, looked, pool) for said in _said(logits, state, log_channel))
+    return torch.where(looked.any(dim=1), _mixture_nll(logits.to(absent.dtype), absent, present), 0)
+
+
+def _said(logits: Tensor, state: Tensor, log_channel: Tensor) -> tuple[Tensor, Tensor]:
+    """Log P(state | absent) and log P(state | present), (B, S, K) each."""
+    wide = log_channel.to(torch.promote_types(logits.dtype, torch.float32))
+    absent, present = wide.gather(-1, state[..., None, None].expand(*state.shape, 2, 1)).squeeze(-1).unbind(-1)
+    return absent, present
+
+
+def _mixture_nll(z: Tensor, absent: Tensor, present: Tensor) -> Tensor:
+    return -torch.logaddexp(F.logsigmoid(-z) + absent, F.logsigmoid(z) + present)
 
 
 def channel_penalty(log_channel: Tensor, evidence: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Pool", "pooled_evidence"]
+__all__ = ["Pool", "add_up", "pooled_evidence"]
 
 
 class Pool(NamedTuple):
@@ -36,10 +36,17 @@ def pooled_evidence(state: Tensor, llr: Tensor, looked: Tensor, pool: Pool | Non
         (B, K) float32 or wider; exactly zero where nobody looked or no state tells anything.
     """
     said = llr.to(torch.promote_types(llr.dtype, torch.float32)).gather(-1, state.unsqueeze(-1)).squeeze(-1)
+    total = add_up(said, looked, pool)
+    if pool is None:
+        return total
+    low, high = pool.strongest.to(said.dtype).unbind(-1)
+    return torch.where(looked.sum(dim=1) > 1, total.clamp(low, high), total)
+
+
+def add_up(said: Tensor, looked: Tensor, pool: Pool | None = None) -> Tensor:
+    """Sum what the labelers that looked said, (B, S, K) floating, each times its exponent, to (B, K); without limits."""
     if pool is None or said.shape[1] < 2:
         return (said * looked).sum(dim=1)
     bit = 2 ** torch.arange(said.shape[1], device=said.device)
     who = (looked * bit[:, None]).sum(dim=1)
-    total = (said * pool.exponents.to(said.dtype)[who].transpose(1, 2)).sum(dim=1)
-    low, high = pool.strongest.to(said.dtype).unbind(-1)
-    return torch.where(looked.sum(dim=1) > 1, total.clamp(low, high), total)
+    return (said * pool.exponents.to(said.dtype)[who].transpose(1, 2)).sum(dim=1)

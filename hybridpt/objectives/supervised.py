@@ -15,7 +15,7 @@ from hybridpt.data.sources import Sources
 from hybridpt.encoders import Projection
 from hybridpt.functional import bce_loss, channel_loss, joint_channel_loss, label_posterior, soft_loss
 from hybridpt.functional.bce import Uncertain, Unmentioned, state_targets, truth_loss
-from hybridpt.functional.channel import channel_nll, channel_penalty
+from hybridpt.functional.channel import channel_nll, channel_penalty, joint_channel_nll
 from hybridpt.functional.elr import TemporalTargets, elr_term
 from hybridpt.functional.gce import gce_loss
 from hybridpt.functional.joint import joint_mean
@@ -39,7 +39,7 @@ class Supervised(Objective):
     """Cosine prototypes in a projection of their own (the label space), or a linear head, on the union of the findings.
 
     Under the term ``channel`` what several labelers say of a cell has one likelihood, by how far the channels' file says that their
-    evidence adds up; under the others, and with weights of sources or channels that learn, each labeler has a term of its own, and those
+    evidence adds up; under the others, and with weights of sources, each labeler has a term of its own, and those
     that share their errors have one vote together. Cells with gold are trained on as such, by
     cross-entropy, whatever the labelers say of them. A validation takes neither gold nor weights of sources, so that its loss compares
     models.
@@ -249,7 +249,10 @@ class Supervised(Objective):
                 "Supervised: channel_trainable needs a frozen image encoder, since channels that are learned with a deep network drift; "
                 "give --model.frozen_layers -1, or leave it out"
             )
-        return channel_nll(logits, batch["state"], learned[batch["dataset"]], batch["looked"], sources)
+        heard = (batch["state"], learned[batch["dataset"]], batch["looked"])
+        if sources.scale is not None:
+            return channel_nll(logits, *heard, sources)
+        return joint_channel_nll(logits, *heard, step.pool)
 
     def _sources(self, step: Step) -> SourceWeights:
         siblings = cast(Tensor, self.siblings) if self._related else None

@@ -28,7 +28,7 @@ from hybridpt.encoders import ImageEncoder, ImageFeatures
 from hybridpt.evaluation.sources import draw_log_channels
 from hybridpt.functional import bce_loss, channel_loss, elr_term, gce_loss, joint_channel_loss, masked_mean, soft_loss
 from hybridpt.functional.bce import Uncertain, state_targets, truth_loss
-from hybridpt.functional.channel import channel_nll, channel_penalty
+from hybridpt.functional.channel import channel_nll, channel_penalty, joint_channel_nll
 from hybridpt.functional.elr import MEMORY, TemporalTargets
 from hybridpt.functional.joint import joint_mean
 from hybridpt.functional.pool import Pool
@@ -829,6 +829,26 @@ def test_the_joint_loss_is_the_likelihood_written_out() -> None:
             p = torch.sigmoid(z[b, k]).item()
             slow = -math.log((1 - p) + p * math.exp(told)) + max(told, 0)
             assert loss[b, k].item() == pytest.approx(slow, abs=1e-7)
+    log_channel = channel_rows(B, S, K)
+    assert torch.autograd.gradcheck(
+        lambda c: joint_channel_nll(z.detach(), state, c, looked, asked(S)), (log_channel.requires_grad_(),)
+    )
+    whole = joint_channel_nll(z, state, log_channel, looked)
+    for b, k in itertools.product(range(B), range(K)):
+        c = log_channel[b, :, k].exp()
+        p, who = torch.sigmoid(z[b, k]), [s for s in range(S) if looked[b, s, k]]
+        absent, present = (math.prod(c[s, y, state[b, s, k]].item() for s in who) for y in (0, 1))
+        assert whole[b, k].item() == pytest.approx(-math.log((1 - p.item()) * absent + p.item() * present))
+    unlimited = asked(S)._replace(strongest=torch.tensor([[-99.0, 99.0]] * K))
+    ours, learned = (
+        torch.autograd.grad(x.sum(), z)[0]
+        for x in (
+            joint_channel_loss(z, state, llr, looked, unlimited),
+            joint_channel_nll(z, state, log_channel, looked, unlimited),
+        )
+    )
+    torch.testing.assert_close(ours, learned)
+    assert (joint_channel_nll(z, state, log_channel, torch.zeros_like(looked), asked(S)) == 0).all()
     assert (joint_channel_loss(z, state, torch.zeros_like(llr), looked, asked(S)) == 0).all()
     assert (joint_channel_loss(z, state, llr, torch.zeros_like(looked), asked(S)) == 0).all()
     (gradient,) = torch.autograd.grad(joint_channel_loss(z, state, llr, looked & (torch.arange(K) > 0), asked(S)).sum(), z)
