@@ -24,7 +24,7 @@ import labelers
 from hybridpt.batch import Batch
 from hybridpt.cli import main
 from hybridpt.data.sources import Sources
-from hybridpt.encoders import ImageEncoder, ImageFeatures
+from hybridpt.encoders import ImageEncoder, ImageFeatures, TimmEncoder
 from hybridpt.evaluation.sources import draw_log_channels
 from hybridpt.functional import bce_loss, channel_loss, elr_term, gce_loss, joint_channel_loss, masked_mean, soft_loss
 from hybridpt.functional.bce import Uncertain, state_targets, truth_loss
@@ -43,6 +43,7 @@ from hybridpt.functional.weights import (
     sum_over_labelers,
     text_weights,
 )
+from hybridpt.module import HybridModule
 from hybridpt.noise import channel_bits, channel_evidence, log_channels, pool_of, sibling_matrix
 from hybridpt.objectives import Encoders, Step, Supervised
 from labelers import Channel, ChannelSet, UsageError
@@ -869,6 +870,21 @@ def test_the_joint_loss_is_that_of_single_channels_where_one_looked_and_less_whe
     agree = (said >= 0).all(1) | (said <= 0).all(1)
     assert agree.any()
     assert (together <= single + 1e-9)[agree].all()  # Chebyshev's sum inequality
+
+
+def test_a_checkpoint_keeps_the_pool() -> None:
+    """And a model that was built without channels takes it from there."""
+    pool = labelers.Pool({frozenset(("context", "keywords")): {"context": 0.7, "keywords": 0.4}}, {FINDINGS[0]: (-1.0, 2.0)})
+    named = (FINDINGS[:2], ("context", "keywords"), ("here",), (0.1, 0.2), 32)
+    pair, bare = Sources(*named, channels=ChannelSet({}, {}, pool=pool)), Sources(*named)
+    model, again = (HybridModule(TimmEncoder("test_resnet"), {"it": Supervised("bce")}) for _ in range(2))
+    model.build(pair)
+    again.build(bare)
+    assert model.pool.exponents[3].tolist() == pytest.approx([0.7, 0.4])
+    assert again.pool.exponents[3].tolist() == [1, 1]
+    again.load_state_dict(model.state_dict())
+    for mine, theirs in zip(again.pool, model.pool, strict=True):
+        assert torch.equal(mine, theirs)
 
 
 def test_the_pool_is_laid_out_by_who_looked() -> None:

@@ -268,12 +268,16 @@ def test_noise_fuse_and_score(cli: Cli, files: tuple[Path, Simulation], tmp_path
     assert "labeler3 and labeler4 share errors: they are siblings, no two witnesses" in err
     assert "latent classes" in out
     assert "calibrated vote" in out
+    assert "looked together" in out
     body = json.loads((tmp_path / "c.json").read_text(encoding="utf-8"))
     assert body["fusion"]["siblings"] == [["labeler3", "labeler4"]]
     assert set(body["fusion"]["exponents"]) == set(simulation.votes.labelers)
     entry = body["channels"]["labeler0"]["*"]["finding0"]
     assert 0 <= entry["bits"] <= 1
     channels = read_channels(tmp_path / "c.json")
+    assert channels.pool is not None
+    *independent, one, other = channels.pool.of(simulation.votes.labelers)
+    assert (one + other) / 2 < min(independent)
     assert channels.fusion is not None
     assert channels.fusion.held_out == pytest.approx(body["fusion"]["held_out_nll"])
     status, out, err = cli("fuse", *given, "--channels", tmp_path / "c.json", "-o", tmp_path / "fused.parquet")
