@@ -106,7 +106,7 @@ def test_a_class_that_a_checkpoint_names_is_imported_only_from_the_encoders_and_
 
 
 DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
-    "a newer version": (lambda b: b["hybridpt"].update(version=9), "expected a checkpoint of version 1, found version 9; update"),
+    "a newer version": (lambda b: b["hybridpt"].update(version=9), "expected a checkpoint of version 2, found version 9; update"),
     "an older version": (lambda b: b["hybridpt"].update(version=0), "found version 0; read it with the hybridpt that wrote it"),
     "a version in words": (lambda b: b["hybridpt"].update(version="one"), "found another's"),
     "another's checkpoint": (lambda b: b.pop("hybridpt"), "expected a checkpoint of hybridpt, found another's"),
