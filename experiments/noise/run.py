@@ -25,24 +25,25 @@ from labelers.console import progress
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is run."""
+    """How much is run; ``networks`` are the levels of noise for which networks are trained and not heads alone."""
 
     studies: int
     train: int
     seeds: tuple[int, ...]
     levels: tuple[str, ...]
     kinds: tuple[str, ...]
+    networks: tuple[str, ...]
     recipes: Recipes
 
 
-WHOLE = Plan(32_000, 10_000, (1, 2, 3, 4, 5), tuple(LEVELS), KINDS, FULL)
-QUICK = Plan(8_000, 2_500, (1, 2), ("strong",), KINDS[:1], quick(FULL))
+WHOLE = Plan(32_000, 10_000, (1, 2, 3, 4, 5), tuple(LEVELS), KINDS, ("strong", READ), FULL)
+QUICK = Plan(8_000, 2_500, (1, 2), ("strong",), KINDS[:1], ("strong",), quick(FULL))
 
 Cell = tuple[str, str, str, int]
 
 
 def cells_of(plan: Plan, settings: Iterable[str]) -> list[Cell]:
-    """List the cells, seed by seed, those with labels that were read last; networks are trained for these and for strong noise alone."""
+    """List the cells, seed by seed, those with labels that were read last."""
     drawn = [(level, kind) for level in plan.levels for kind in plan.kinds]
     return [
         (setting, *world, seed)
@@ -50,7 +51,7 @@ def cells_of(plan: Plan, settings: Iterable[str]) -> list[Cell]:
         for setting in settings
         for seed in plan.seeds
         for world in worlds
-        if setting == "features" or world[0] in ("strong", READ)
+        if setting == "features" or world[0] in plan.networks
     ]
 
 
