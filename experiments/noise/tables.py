@@ -70,7 +70,8 @@ def _logit(p: NDArray[np.float32]) -> torch.Tensor:
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """What each method wins back of what ``bce`` loses to ``oracle``, seed by seed: means with 95 % intervals (Student's t).
 
-    The share is the ratio of the mean gain to the mean loss; its interval is that of the gain at that loss.
+    The share is the ratio of the mean gain to the mean loss; its interval is that of the gain at that loss. ``lead`` is the measure of
+    ``channel_gold200`` less that of the method, ``lead_half`` half its interval.
     """
     by = ["setting", "noise", "kind"]
     out = []
@@ -84,8 +85,12 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
             lost = (values["oracle"] - values[base]).mean()
             for method in (name for name in METHODS if name in values):
                 gain = (values[method] - values[base]).dropna()
-                half = gain.std() / np.sqrt(len(gain)) * t.ppf(0.975, len(gain) - 1) if len(gain) > 1 else np.nan
-                mean = gain.mean()
+                mean, half = _interval(gain)
+                lead = (
+                    _interval((values["channel_gold200"] - values[method]).dropna())
+                    if "channel_gold200" in values
+                    else (np.nan,) * 2
+                )
                 out.append(
                     (
                         *place,
@@ -96,10 +101,18 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
                         half,
                         100 * mean / lost,
                         100 * half / abs(lost),
+                        *lead,
                         len(gain),
                     )
                 )
-    return pd.DataFrame(out, columns=[*by, "method", "measure", "value", "gain", "gain_half", "percent", "percent_half", "seeds"])
+    names = ("method", "measure", "value", "gain", "gain_half", "percent", "percent_half", "lead", "lead_half", "seeds")
+    return pd.DataFrame(out, columns=[*by, *names])
+
+
+def _interval(values: pd.Series) -> tuple[float, float]:  # type: ignore[type-arg]
+    """Mean and half the 95 % interval of paired differences."""
+    half = values.std() / np.sqrt(len(values)) * t.ppf(0.975, len(values) - 1) if len(values) > 1 else np.nan
+    return float(values.mean()), float(half)
 
 
 def show(frame: pd.DataFrame, compared: pd.DataFrame) -> None:
