@@ -82,7 +82,7 @@ class Cells:
 
     def text(self, seed: int) -> None:
         """Pre-train a network on the reports of the training patients and of the others."""
-        path = self._start(seed)
+        path = self.start(seed)
         if path.exists():
             return
         torch.manual_seed(seed)
@@ -109,7 +109,8 @@ class Cells:
         with atomic_path(path) as temporary:
             torch.save(encoder.state_dict(), temporary)
 
-    def _start(self, seed: int) -> Path:
+    def start(self, seed: int) -> Path:
+        """Where the weights of a pre-trained network are kept."""
         return self.folder / f"pretrained-{seed}.pt"
 
     def path(self, setting: str, level: str, kind: str, seed: int, method: str) -> Path:
@@ -162,7 +163,7 @@ class Cells:
             return Features(inputs["train"].shape[1])
         encoder = SmallNetwork()
         if setting == "pretrained":
-            encoder.load_state_dict(torch.load(self._start(seed), map_location="cpu"))
+            encoder.load_state_dict(torch.load(self.start(seed), map_location="cpu"))
         return encoder
 
 

@@ -1,65 +1,137 @@
-"""What lifts a network that is trained from scratch on strong noise further, beside the channel; README.md beside this."""
+"""What lifts a network that learns its own features from strong noise further, beside the channel; README.md beside this."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
-from dataclasses import replace
+import os
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+from functools import cache
+from multiprocessing import get_context
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 
 import numpy as np
 import pandas as pd
 import torch
-from cells import FULL
+from cells import FULL, Cells
 from labelled import Labelled, draw_labels, sources_of
 from methods import METHODS
 from numpy.typing import NDArray
 from patients import FINDINGS, load
 from tables import scores
-from training import Labels, Recipe, SmallNetwork, fit, predict
+from training import WIDTH, Labels, SmallNetwork, fit, predict
 
 from hybridpt.functional.pool import pooled_evidence
+from hybridpt.module import HybridModule
 from hybridpt.noise import log_channels, pool_of
 from hybridpt.objectives import Supervised
+from labelers.console import progress
 from labelers.io import atomic_path
 from labelers.votes import SILENT
 
-RECIPE = FULL.settings["scratch"]
+NOISE, KIND = "strong", "class-conditional"
+COLUMNS = ["lift", "method", "seed", "auprc", "nll", "ece"]
+
+
+@dataclass(frozen=True)
+class Lift:
+    """What is done beside the method.
+
+    Attributes:
+        setting: How the network starts and how long it is trained: ``scratch`` or ``pretrained``.
+        longer: How many times as many epochs.
+        augmented: How many times as strongly the pictures are augmented.
+        width: Channels of the first convolution.
+        gold: Whether the judged patients are trained on too, and on their truth.
+        again: Whether the network is a teacher: networks on either half tell, with what the labelers say through the channels, how likely
+            each label of the other half is; a third learns from that, from the start.
+        unlabeled: Whether it learns also from 11,000 pictures without labels, from what the teachers see there.
+    """
+
+    setting: str = "scratch"
+    longer: int = 1
+    augmented: float = 1.0
+    width: int = WIDTH
+    gold: bool = False
+    again: bool = False
+    unlabeled: bool = False
+
+
+BCE, CHANNEL = "bce", "channel_gold200"
+LIFTS = {
+    "nothing": (Lift(), ("oracle", BCE, CHANNEL)),
+    "gold rows": (Lift(gold=True), (BCE, CHANNEL)),
+    "twice as long": (Lift(longer=2), (BCE, CHANNEL)),
+    "no augmentation": (Lift(augmented=0), (CHANNEL,)),
+    "twice the augmentation": (Lift(augmented=2), (CHANNEL,)),
+    "twice as wide": (Lift(width=2 * WIDTH), (CHANNEL,)),
+    "teachers": (Lift(again=True), (BCE, CHANNEL)),
+    "teachers, unlabeled pictures": (Lift(again=True, unlabeled=True), (BCE, CHANNEL)),
+    "pre-training": (Lift("pretrained"), ("oracle", BCE, CHANNEL)),
+    "pre-training, teachers, unlabeled pictures": (Lift("pretrained", again=True, unlabeled=True), (CHANNEL,)),
+}
+"""Each with the methods that it is tried with."""
+
 Row = tuple[float, float, float]
 
 
-def plain(labels: Labelled, method: str, recipe: Recipe = RECIPE, gold: bool = False, width: int = 16) -> Row:
-    """Train by one method; with ``gold`` on the judged patients too, and on their truth."""
-    world = labels.world
-    inputs = {name: getattr(world, name).pixels for name in ("train", "val")}
-    sources, train, val = labels.of(METHODS[method], inputs)
-    if gold:
-        none = np.full(world.train.truth.shape, np.nan, np.float32)
-        pixels = np.concatenate([train.images, world.judged.pixels[labels.gold_rows]])
-        state = np.concatenate([train.state, labels.gold], axis=1)
-        train = Labels(pixels, state, np.concatenate([none, labels.truth]))
-    torch.manual_seed(labels.seed)
-    model = fit(SmallNetwork(width), Supervised(head="linear", **METHODS[method].options), sources, train, val, recipe)
-    return scores(world.test.truth, predict(model, world.test.pixels))
+@dataclass(frozen=True)
+class _Trial:
+    cells: Cells
+    labels: Labelled
+    method: str
+    lift: Lift
 
+    def run(self) -> Row:
+        world = self.labels.world
+        if self.lift == Lift(self.lift.setting):  # a cell of the table
+            about = (self.lift.setting, NOISE, KIND, self.labels.seed)
+            self.cells.run(*about, [self.method])
+            with np.load(self.cells.path(*about, self.method)) as kept:
+                return scores(world.test.truth, kept["test"])
+        model = self._taught() if self.lift.again else self._plain()
+        return scores(world.test.truth, predict(model, world.test.pixels))
 
-def again(labels: Labelled) -> Row:
-    """Semi-supervised: networks on either half tell, with the channels, how likely each label of the other is; a third learns from that."""
-    world, method = labels.world, METHODS["channel_gold200"]
-    halves = [np.arange(len(world.train.truth)) % 2 == half for half in (0, 1)]
-    sources, train, val = labels.of(method, {"train": world.train.pixels, "val": world.val.pixels})
-    seen = np.empty(world.train.truth.shape, np.float32)
-    for mine, other in (halves, halves[::-1]):
-        torch.manual_seed(labels.seed)
-        part = Labels(train.images[mine], train.state[:, mine])
-        model = fit(SmallNetwork(), Supervised(head="linear", **method.options), sources, part, val, RECIPE)
-        seen[other] = predict(model, train.images[other])
-    held = _posterior(labels, seen)
-    taught = Labels(train.images, np.zeros((1, *held.shape), np.int8), probability=held[None])
-    torch.manual_seed(labels.seed + 100)
-    prior = sources_of(("posterior",), held.mean(0))
-    model = fit(SmallNetwork(), Supervised(label_term="soft", head="linear"), prior, taught, None, RECIPE)
-    return scores(world.test.truth, predict(model, world.test.pixels))
+    def _plain(self) -> HybridModule:
+        world, labels = self.labels.world, self.labels
+        sources, train, val = labels.of(METHODS[self.method], {"train": world.train.pixels, "val": world.val.pixels})
+        if self.lift.gold:
+            none = np.full(world.train.truth.shape, np.nan, np.float32)
+            pixels = np.concatenate([train.images, world.judged.pixels[labels.gold_rows]])
+            state = np.concatenate([train.state, labels.gold], axis=1)
+            train = Labels(pixels, state, np.concatenate([none, labels.truth]))
+        return self._fit(Supervised(head="linear", **METHODS[self.method].options), sources, train, val)
+
+    def _taught(self) -> HybridModule:
+        labels, method = self.labels, METHODS[self.method]
+        world = labels.world
+        sources, train, val = labels.of(method, {"train": world.train.pixels, "val": world.val.pixels})
+        halves = [np.arange(len(world.train.truth)) % 2 == half for half in (0, 1)]
+        held, unseen = np.empty(world.train.truth.shape, np.float32), []
+        for mine, other in (halves, halves[::-1]):
+            part = Labels(train.images[mine], train.state[:, mine])
+            teacher = self._fit(Supervised(head="linear", **method.options), sources, part, val)
+            held[other] = predict(teacher, train.images[other])
+            unseen.append(predict(teacher, world.others.pixels))
+        if method.channels:
+            held = _posterior(labels, held)
+        images, target = train.images, held
+        if self.lift.unlabeled:
+            images, target = np.concatenate([images, world.others.pixels]), np.concatenate([held, np.mean(unseen, axis=0)])
+        taught = Labels(images, np.zeros((1, *target.shape), np.int8), probability=target[None])
+        prior = sources_of(("teachers",), target.mean(0))
+        return self._fit(Supervised(label_term="soft", head="linear"), prior, taught, None)
+
+    def _fit(self, objective: Supervised, *parts: object) -> HybridModule:
+        torch.manual_seed(self.labels.seed)
+        encoder = SmallNetwork(self.lift.width)
+        if self.lift.setting == "pretrained":
+            encoder.load_state_dict(torch.load(self.cells.start(self.labels.seed), map_location="cpu"))
+        recipe = self.cells.recipes.settings[self.lift.setting]
+        recipe = replace(recipe, epochs=self.lift.longer * recipe.epochs, augmented=self.lift.augmented)
+        return fit(encoder, objective, *parts, recipe)  # type: ignore[arg-type]
 
 
 def _posterior(labels: Labelled, seen: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -73,44 +145,71 @@ def _posterior(labels: Labelled, seen: NDArray[np.float32]) -> NDArray[np.float3
     return torch.sigmoid(torch.logit(torch.from_numpy(seen), eps=1e-6) + evidence).numpy()
 
 
-LIFTS: dict[str, Callable[[Labelled], Row]] = {
-    "oracle": lambda labels: plain(labels, "oracle"),
-    "bce": lambda labels: plain(labels, "bce"),
-    "channel": lambda labels: plain(labels, "channel_gold200"),
-    "bce, gold rows": lambda labels: plain(labels, "bce", gold=True),
-    "channel, gold rows": lambda labels: plain(labels, "channel_gold200", gold=True),
-    "bce, twice as long": lambda labels: plain(labels, "bce", replace(RECIPE, epochs=2 * RECIPE.epochs)),
-    "channel, twice as long": lambda labels: plain(labels, "channel_gold200", replace(RECIPE, epochs=2 * RECIPE.epochs)),
-    "channel, no augmentation": lambda labels: plain(labels, "channel_gold200", replace(RECIPE, augmented=False)),
-    "channel, twice as wide": lambda labels: plain(labels, "channel_gold200", width=32),
-    "channel, then semi-supervised": again,
-}
+@cache
+def _cells(output: Path) -> Cells:
+    return Cells(output, load(output / "data", 10_000), FULL)
+
+
+def _start(output: Path, seed: int) -> None:
+    torch.set_num_threads(1)
+    _cells(output).text(seed)
+
+
+def _run(output: Path, lift: str, method: str, seed: int) -> tuple[str, str, int, Row]:
+    torch.set_num_threads(1)
+    cells = _cells(output)
+    labels = draw_labels(cells.world, NOISE, KIND, seed)
+    return lift, method, seed, _Trial(cells, labels, method, LIFTS[lift][0]).run()
 
 
 def main() -> None:
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("lifts", nargs="*", default=list(LIFTS), metavar="NAME", help=f"only these: {', '.join(LIFTS)}")
+    parser.add_argument("lifts", nargs="*", choices=[*LIFTS, []], metavar="NAME", help=f"only these: {', '.join(LIFTS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--output", type=Path, default=Path("runs/experiments/noise"), help="folder in which run.py has been")
     given = parser.parse_args()
-    world = load(given.output / "data", 10_000)
-    path = given.output / "lifts.csv"
-    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=["lift", "seed", "auprc", "nll", "ece"])
-    for seed in given.seeds:
-        for name in given.lifts:
-            if ((frame["lift"] == name) & (frame["seed"] == seed)).any():
+    path: Path = given.output / "lifts.csv"
+    frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
+    done = set(frame[COLUMNS[:3]].itertuples(index=False, name=None))
+    asked = [(lift, method, seed) for seed in given.seeds for lift in given.lifts or LIFTS for method in LIFTS[lift][1]]
+    todo = [trial for trial in asked if trial not in done]
+    pretrained = {seed for lift, _, seed in todo if LIFTS[lift][0].setting == "pretrained"}
+    with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:  # a GPU cannot be used after a fork
+        for start in [pool.submit(_start, given.output, seed) for seed in sorted(pretrained)]:
+            start.result()
+        futures = [pool.submit(_run, given.output, *trial) for trial in todo]
+        with progress("trials", len(futures)) as tick:
+            for future in as_completed(futures):
+                *about, row = future.result()
+                frame.loc[len(frame)] = [*about, *row]
+                with atomic_path(path) as temporary:
+                    frame.to_csv(temporary, index=False, float_format="%.5f")
+                tick(1)
+    _show(frame)
+    print(f"\nall rows: {path}")
+
+
+def _show(frame: pd.DataFrame) -> None:
+    """Print what comes back of what ``bce`` alone loses to ``oracle`` alone, in percent, over the seeds that both have."""
+    wide = frame.pivot_table(index="seed", columns=["lift", "method"], values=["auprc", "nll", "ece"])
+    out = []
+    for lift, (_, methods) in LIFTS.items():
+        for method in methods:
+            if (lift, method) not in wide["auprc"]:
                 continue
-            row = LIFTS[name](draw_labels(world, "strong", "class-conditional", seed))
-            frame.loc[len(frame)] = [name, seed, *row]
-            with atomic_path(path) as temporary:
-                frame.to_csv(temporary, index=False, float_format="%.5f")
-            print(f"seed {seed}  {name:32s} AUPRC {row[0]:.3f}  NLL {row[1]:.3f}  ECE {row[2]:.3f}", flush=True)
-    mean = frame.groupby("lift", sort=False)[["auprc", "nll", "ece"]].mean()
-    for measure in ("auprc", "nll"):
-        lost = mean.loc["oracle", measure] - mean.loc["bce", measure]
-        mean[f"{measure} won back, %"] = 100 * (mean[measure] - mean.loc["bce", measure]) / lost
-    print(f"\n{mean.to_string(float_format='%.3f')}\n\nall rows: {path}")
+            seeds = wide["auprc"][lift, method].dropna().index
+            mine = wide.loc[seeds]
+            back = []
+            for measure in ("auprc", "nll"):
+                values = mine[measure]
+                base = values["nothing", BCE]
+                back.append(100 * (values[lift, method] - base).mean() / (values["nothing", "oracle"] - base).mean())
+            means = [mine[measure][lift, method].mean() for measure in ("auprc", "nll", "ece")]
+            out.append((lift, method, *means, *back, len(seeds)))
+    names = ["lift", "method", "AUPRC", "NLL", "ECE", "AUPRC won back, %", "NLL won back, %", "seeds"]
+    print("\n" + pd.DataFrame(out, columns=names).to_string(index=False, float_format="%.3f"))
 
 
 if __name__ == "__main__":

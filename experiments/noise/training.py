@@ -97,13 +97,13 @@ class Labels:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How long and how fast: ``epochs``, ``batch``, peak ``lr``, ``decay``, and ``augmented`` for pictures."""
+    """How long and how fast: ``epochs``, ``batch``, peak ``lr``, ``decay``, and how strongly pictures are ``augmented`` (0: not at all)."""
 
     epochs: int
     batch: int = 128
     lr: float = 3e-3
     decay: float = 0.05
-    augmented: bool = True
+    augmented: float = 1.0
 
 
 @dataclass
@@ -129,7 +129,7 @@ class _Pool:
             "truth": truth.to(DEVICE),
         }
 
-    def batch(self, rows: Tensor, augmented: bool) -> Batch:
+    def batch(self, rows: Tensor, augmented: float = 0.0) -> Batch:
         rows = rows.to(DEVICE)
         image = self.tensors["image"][rows]
         image = image.float() / 255 if image.dtype == torch.uint8 else image
@@ -139,7 +139,7 @@ class _Pool:
         told = rows.cpu()
         words = rows if texts is None else texts.words[told].to(DEVICE)
         return Batch(
-            image=_moved(image) if augmented else image,
+            image=_moved(image, augmented) if augmented else image,
             views={},
             tokens=none if texts is None else texts.tokens[told].to(DEVICE),
             token_mask=none.bool() if texts is None else texts.mask[told].to(DEVICE),
@@ -156,10 +156,10 @@ class _Pool:
         )
 
 
-def _moved(image: Tensor) -> Tensor:
+def _moved(image: Tensor, strength: float) -> Tensor:
     """Turn, zoom, shift and re-expose at random."""
     n = len(image)
-    angle, zoom, right, down, contrast, brightness = torch.rand(6, n, device=image.device) * 2 - 1
+    angle, zoom, right, down, contrast, brightness = strength * (torch.rand(6, n, device=image.device) * 2 - 1)
     angle, zoom = angle * torch.pi * DEGREES / 180, 1 + zoom * ZOOM
     cos, sin = torch.cos(angle) * zoom, torch.sin(angle) * zoom
     theta = torch.stack([cos, -sin, right * 2 * SHIFT, sin, cos, down * 2 * SHIFT], 1).view(n, 2, 3)
@@ -195,7 +195,7 @@ def fit(
             if len(rows) < recipe.batch:
                 continue
             with torch.autocast(DEVICE.type, torch.bfloat16, enabled=not frozen):
-                loss = model.losses(pool.batch(rows, recipe.augmented and not frozen), done / steps)["loss"]
+                loss = model.losses(pool.batch(rows, 0.0 if frozen else recipe.augmented), done / steps)["loss"]
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -223,7 +223,7 @@ def _criterion(model: HybridModule, pool: _Pool) -> float:
     total = 0.0
     for rows in _chunks(len(pool.labels.images)):
         with torch.autocast(DEVICE.type, torch.bfloat16, enabled=not isinstance(model.encoders.image, Features)):
-            losses = model.losses(pool.batch(rows, False))
+            losses = model.losses(pool.batch(rows))
         total += len(rows) * float(losses.get("objective/nll", losses["loss"]))
     return total
 
@@ -232,7 +232,7 @@ def _criterion(model: HybridModule, pool: _Pool) -> float:
 def predict(model: HybridModule, images: NDArray[Any]) -> NDArray[np.float32]:
     """Return P(present), (N, K)."""
     pool = _Pool(Labels(images, np.full((1, len(images), 1), SILENT, np.int8)))
-    return np.concatenate([model.scores(pool.batch(rows, False))["objective"].cpu().numpy() for rows in _chunks(len(images))])
+    return np.concatenate([model.scores(pool.batch(rows))["objective"].cpu().numpy() for rows in _chunks(len(images))])
 
 
 @torch.no_grad()
