@@ -27,6 +27,7 @@ from hybridpt.noise import log_channels, pool_of
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
 from hybridpt.optimization import freeze_layers, parameter_groups, undecayed, warmup_cosine
+from hybridpt.sharding import clip_norm, prepare
 from hybridpt.text_fit import TextFit
 from labelers.channel import ChannelSet
 from labelers.errors import UsageError
@@ -132,13 +133,18 @@ class HybridModule(LightningModule):
         self._spared = undecayed(self)  # before a strategy shards the parameters, which flattens them
 
     def setup(self, stage: str) -> None:
-        """Build from what the data say, unless a checkpoint said it already."""
+        """Build from what the data say, unless a checkpoint said it already.
+
+        Raises:
+            UsageError: The data lack what an objective needs, or options that do not go together.
+        """
         if self.sources is None:
             sources: Sources = self.trainer.datamodule.sources  # type: ignore[attr-defined]
             with together():
                 for _, objective in self.each():
                     objective.check(sources)
                 self.build(sources)
+        prepare(self.trainer, self.ema)
         if isinstance(self.trainer.strategy, FSDPStrategy | ModelParallelStrategy | DeepSpeedStrategy):
             self.encoders.memory = None  # they gather weights inside the forward pass, which no process may leave out
 
@@ -252,6 +258,14 @@ class HybridModule(LightningModule):
         if self.trainer.scaler is None:
             gradients = [p.grad for p in self.parameters() if p.grad is not None]
             self._look("train", {"gradients": torch.nn.utils.get_total_norm(gradients)}, rows)
+
+    def configure_gradient_clipping(
+        self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Clip as the trainer says; by the norm over all shards where the weights are shared out, which Lightning itself refuses."""
+        if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and clip_norm(self.trainer, gradient_clip_val):
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
     def on_train_epoch_end(self) -> None:
         """Take no step's losses and gradients on trust into the next epoch."""

@@ -30,7 +30,7 @@ class Setting:
     repeats: int
 
 
-DEMO = Setting("test_resnet", 112, 64, 0, 64, 40)
+DEMO = Setting("test_resnet", 112, 32, 0, 64, 60)
 QUICK = (Setting("test_resnet", 64, 8, 0, 64, 3), Setting("resnet18", 64, 4, 1, 64, 3))
 CPU = (DEMO, Setting("resnet50", 224, 16, 4, 256, 12))
 GPU = (Setting("resnet50", 224, 256, 12, 768, 30), Setting("vit_base_patch16_224", 224, 256, 12, 768, 30))

@@ -81,9 +81,9 @@ def measured(
         theirs.to(device)
         batches = [_drawn(corpus, categories, pixels, batch, share, seed) for seed in range(steps)]
         timed: dict[str, Callable[[], object]] = {"theirs": _their_epoch(theirs, batches)}
-        precisions = ("float32", "bf16") if device.type == "cpu" else ("bf16", "bf16 compiled")
-        for precision in precisions:
-            timed[f"ours {precision}"] = _our_epoch(theirs, texts, corpus, categories, batches, pixels, precision, device)
+        for precision in ("float32", "bf16") if device.type == "cpu" else ("bf16",):
+            for how in (precision, f"{precision} compiled"):
+                timed[f"ours {how}"] = _our_epoch(theirs, texts, corpus, categories, batches, pixels, how, device)
         taken = alternate(timed, repeats, 1, device)
         distinct = np.mean([len({t for t in b["texts"] if t}) / max(1, sum(map(bool, b["texts"]))) for b in batches])
         for name in timed:

@@ -102,6 +102,7 @@ class HybridDataModule(LightningDataModule):
         self.gold_used = False
         self.channel_set: ChannelSet | None = None
         self._begun: dict[str, Any] = {"epoch": 0, "batches": 0}
+        self._order: EpochSampler | None = None
 
     def setup(self, stage: str) -> None:
         """Read and join everything but the pixels."""
@@ -311,9 +312,10 @@ class HybridDataModule(LightningDataModule):
         rows = np.flatnonzero((self.rows["split"] == split).to_numpy() if split else np.ones(len(self.rows), bool))
         if not len(rows):
             raise InputError(f"{self.manifest}: expected images in the split '{split}', found none")
-        sampler = EpochSampler(rows, None)
+        sampler = EpochSampler(rows, self.seed if train else None)
         if train:
-            sampler = EpochSampler(rows, self.seed, self._begun["epoch"], self._begun["batches"] * self.batch_size)
+            self._order = sampler
+            self._go_on()
         return DataLoader(
             self._dataset(),
             batch_size=self.batch_size,
@@ -323,6 +325,11 @@ class HybridDataModule(LightningDataModule):
             drop_last=train and len(rows) >= self.batch_size,
             persistent_workers=self.num_workers > 0,
         )
+
+    def _go_on(self) -> None:
+        """Let the order of the training images begin where the run of a checkpoint was."""
+        if self._order is not None:
+            self._order.go_on(self._begun["epoch"], self._begun["batches"] * self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
         """Where in which epoch this is, which Lightning's own state does not tell in time for the loaders to be made."""
@@ -358,6 +365,7 @@ class HybridDataModule(LightningDataModule):
                 f"the checkpoint was written in the middle of an epoch with {was}, not {given}; go on with the same, "
                 "or from a checkpoint of the end of an epoch"
             )
+        self._go_on()  # FSDP loads a checkpoint when the loaders have been made
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training images, in a new order and augmentation each epoch."""

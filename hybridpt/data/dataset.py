@@ -95,13 +95,15 @@ class EpochSampler(Sampler[tuple[int, int | None]]):
     Args:
         rows: Rows to visit.
         seed: Seed of order and augmentation; None for the order given and no augmentation.
-        epoch: The first epoch.
-        done: Rows of that epoch that this process has visited before, which are left out of it.
     """
 
-    def __init__(self, rows: NDArray[np.int64], seed: int | None, epoch: int = 0, done: int = 0) -> None:
+    def __init__(self, rows: NDArray[np.int64], seed: int | None) -> None:
         self.rows = rows
         self.seed = seed
+        self.go_on(0, 0)
+
+    def go_on(self, epoch: int, done: int) -> None:
+        """Begin in an epoch of which this process has visited ``done`` rows before, which are left out of it."""
         self.epoch = epoch
         self._begun = (epoch, done)
 

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from hybridpt.data.sources import Sources
 from hybridpt.module import HybridModule
 from hybridpt.objectives import Step, Supervised
+from hybridpt.sharding import whole
 from hybridpt.tracking import wandb_loggers
 from labelers.io import atomic_path
 from labelers.types import STATES
@@ -48,10 +49,11 @@ class SourceLogger(Callback):
             self._draw(trainer, model)
 
     def _draw(self, trainer: Trainer, model: HybridModule) -> None:
+        with whole(trainer):
+            learned = [c.detach().clone() for _, objective in _supervised(model) if (c := objective.log_channel) is not None]
         sources = model.sources
         if sources is None or not trainer.is_global_zero:
             return
-        learned = [c.detach() for _, objective in _supervised(model) if (c := objective.log_channel) is not None]
         log_channel = learned[0] if learned else cast(Tensor, model.log_channel)
         if not _informs(log_channel).any():
             return
@@ -63,8 +65,9 @@ class SourceLogger(Callback):
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the weights."""
         model = cast(HybridModule, pl_module)
-        for name, objective in _supervised(model):
-            weights = objective.weight_by_source
+        with whole(trainer):
+            found = [(name, objective.weight_by_source) for name, objective in _supervised(model)]
+        for name, weights in found:
             if weights is None or model.sources is None:
                 continue
             for dataset, row in zip([*model.sources.datasets, OTHERS], weights, strict=True):

@@ -138,6 +138,8 @@ class Supervised(Objective):
             self.spaces["label"] = Projection(encoders.need_image("supervised").width, self.dim)
             self.prototypes = nn.Parameter(torch.randn(len(prevalence), self.dim))
             self.log_scale = nn.Parameter(torch.tensor([math.log(SCALE)]))
+        if self.channel_trainable:  # in a step, FSDP hides what is frozen
+            self._deep = any(p.requires_grad for p in encoders.need_image("supervised").parameters())
         self._build_term(sources, prevalence)
 
     def _build_term(self, sources: Sources, prevalence: Tensor) -> None:
@@ -244,7 +246,7 @@ class Supervised(Objective):
             if sources.scale is not None:
                 return channel_loss(logits, *said, sources)
             return joint_channel_loss(logits, *said, step.pool)
-        if self.training and any(p.requires_grad for p in step.encoders.need_image("supervised").parameters()):
+        if self.training and self._deep:
             raise UsageError(
                 "Supervised: channel_trainable needs a frozen image encoder, since channels that are learned with a deep network drift; "
                 "give --model.frozen_layers -1, or leave it out"

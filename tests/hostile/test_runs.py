@@ -631,7 +631,8 @@ def test_the_order_of_an_epoch_goes_on_where_it_stopped() -> None:
     whole = EpochSampler(rows, 3)
     whole.set_epoch(5)
     expected = list(whole)
-    stopped = EpochSampler(rows, 3, epoch=5, done=8)
+    stopped = EpochSampler(rows, 3)
+    stopped.go_on(5, 8)
     stopped.set_epoch(5)
     assert list(stopped) == expected[8:]
     stopped.set_epoch(6)
