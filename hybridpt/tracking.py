@@ -204,9 +204,8 @@ class StopOnSignal(Callback):
 class Throughput(Callback):
     """Logs how fast an epoch went, without making the CPU wait for the GPU at any step.
 
-    ``throughput/images_per_s`` of all processes, ``throughput/data_share``, the part of that time in which the first process waited for
-    the next batch to be read, and on a GPU ``throughput/peak_gpu_gib``, the most memory that its tensors took. Validations are not
-    counted.
+    ``throughput/images_per_s`` of all processes, ``throughput/data_share``, the part of that time in which a process waited for the next
+    batch to be read, and on GPUs ``throughput/peak_gpu_gib``, the most memory that the tensors of one took. Validations are not counted.
     """
 
     def __init__(self) -> None:
@@ -246,10 +245,11 @@ class Throughput(Callback):
         seconds = self._waited + self._worked
         if not self._images or seconds <= 0:
             return
-        pl_module.log("throughput/images_per_s", trainer.world_size * self._images / seconds)
-        pl_module.log("throughput/data_share", self._waited / seconds)
+        pl_module.log("throughput/images_per_s", trainer.world_size * self._images / seconds, sync_dist=True)
+        pl_module.log("throughput/data_share", self._waited / seconds, sync_dist=True)
         if pl_module.device.type == "cuda":
-            pl_module.log("throughput/peak_gpu_gib", torch.cuda.max_memory_allocated(pl_module.device) / 2**30)
+            peak = torch.cuda.max_memory_allocated(pl_module.device) / 2**30
+            pl_module.log("throughput/peak_gpu_gib", peak, sync_dist=True, reduce_fx="max")
 
 
 class PlainProgress(Callback):

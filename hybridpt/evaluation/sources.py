@@ -72,7 +72,7 @@ class SourceLogger(Callback):
                 continue
             for dataset, row in zip([*model.sources.datasets, OTHERS], weights, strict=True):
                 for labeler, value in zip(model.sources.labelers, row, strict=True):
-                    pl_module.log(f"weight/{name}/{dataset}/{labeler}", value)
+                    pl_module.log(f"weight/{name}/{dataset}/{labeler}", value, sync_dist=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin to collect; the features of the images are computed already, so that this costs next to nothing."""
@@ -95,7 +95,7 @@ class SourceLogger(Callback):
             total, count = trainer.strategy.reduce(torch.stack(parts).sum(dim=0), reduce_op="sum")
             for labeler, loss, cells in zip(sources.labelers, total.tolist(), count.tolist(), strict=True):
                 if cells and f"{name}/{labeler}" not in self._terms:  # a labeler may be called as a loss is
-                    pl_module.log(f"val/{name}/{labeler}", loss / cells)
+                    pl_module.log(f"val/{name}/{labeler}", loss / cells, sync_dist=True)
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
         """Stop collecting."""
