@@ -63,13 +63,15 @@ BCE, CHANNEL = "bce", "channel_gold200"
 LIFTS = {
     "nothing": (Lift(), ("oracle", BCE, CHANNEL)),
     "gold rows": (Lift(gold=True), (BCE, CHANNEL)),
-    "twice as long": (Lift(longer=2), (BCE, CHANNEL)),
+    "twice as long": (Lift(longer=2), ("oracle", BCE, CHANNEL)),
+    "four times as long": (Lift(longer=4), (BCE, CHANNEL)),
+    "pre-training": (Lift("pretrained"), ("oracle", BCE, CHANNEL)),
+    "pre-training, twice as long": (Lift("pretrained", longer=2), ("oracle", BCE, CHANNEL)),
     "no augmentation": (Lift(augmented=0), (CHANNEL,)),
     "twice the augmentation": (Lift(augmented=2), (CHANNEL,)),
     "twice as wide": (Lift(width=2 * WIDTH), (CHANNEL,)),
     "teachers": (Lift(again=True), (BCE, CHANNEL)),
     "teachers, unlabeled pictures": (Lift(again=True, unlabeled=True), (BCE, CHANNEL)),
-    "pre-training": (Lift("pretrained"), ("oracle", BCE, CHANNEL)),
     "pre-training, teachers, unlabeled pictures": (Lift("pretrained", again=True, unlabeled=True), (CHANNEL,)),
 }
 """Each with the methods that it is tried with."""
@@ -173,7 +175,7 @@ def main() -> None:
     path: Path = given.output / "lifts.csv"
     frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
     done = set(frame[COLUMNS[:3]].itertuples(index=False, name=None))
-    asked = [(lift, method, seed) for seed in given.seeds for lift in given.lifts or LIFTS for method in LIFTS[lift][1]]
+    asked = [(lift, method, seed) for lift in given.lifts or LIFTS for seed in given.seeds for method in LIFTS[lift][1]]
     todo = [trial for trial in asked if trial not in done]
     pretrained = {seed for lift, _, seed in todo if LIFTS[lift][0].setting == "pretrained"}
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:  # a GPU cannot be used after a fork
