@@ -222,7 +222,12 @@ def test_throughput_leaves_validations_out_and_tells_waiting_from_work(monkeypat
     clock = iter([0.0, 0.0, 1.0, 4.0, 100.0, 102.0, 104.0])  # start twice, batch after 1 s, step of 3 s, validation, 2 s, 2 s
     monkeypatch.setattr("hybridpt.tracking.time.perf_counter", lambda: next(clock))
     logged: dict[str, float] = {}
-    model: Any = SimpleNamespace(device=torch.device("cpu"), log=logged.__setitem__)
+
+    def log(name: str, value: float, sync_dist: bool) -> None:
+        assert sync_dist
+        logged[name] = value
+
+    model: Any = SimpleNamespace(device=torch.device("cpu"), log=log)
     trainer: Any = SimpleNamespace(world_size=2)
     batch = {"row": torch.arange(8)}
     watch = Throughput()
