@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from hybridpt.encoders import ImageEncoder, ImageFeatures
 from hybridpt.module import HybridModule
 from hybridpt.objectives import Clip, Supervised
-from hybridpt.optimization import parameter_groups
+from hybridpt.optimization import adamw, parameter_groups
 
 CAPTION = "A radiology image of [CLS]"
 """Their prompt for an image that has labels and no report; their loss finds such images by it."""
@@ -147,7 +147,7 @@ def _our_epoch(
     sources = corpus.sources(len(categories), pixels)
     model.build(sources)
     model.to(device).train()
-    optimizer = torch.optim.AdamW(parameter_groups(model, model.encoders.image, LR, DECAY), lr=LR)
+    optimizer = adamw(parameter_groups(model, model.encoders.image, LR, DECAY), LR)
 
     def run() -> None:
         for drawn in batches:

@@ -68,7 +68,7 @@ def reference_rows(arguments: argparse.Namespace, corpus: Corpus, folder: Path) 
     """Both shares of reports; ResNet-50 and a BERT of 12 layers on a GPU, of 4 on a CPU."""
     device = torch.device(arguments.device)
     on_gpu = device.type == "cuda"
-    layers, pixels, batch, steps, repeats = (12, 224, 128, 10, 12) if on_gpu else (4, 224, 16, 1, 6)
+    layers, pixels, batch, steps, repeats = (12, 224, 128, 10, 12) if on_gpu else (4, 224, 16, 1, 12)
     if arguments.quick:
         layers, pixels, batch, steps, repeats = 2, 64, 4, 1, 2
     return reference.measured(arguments.reference, corpus, folder, device, layers, pixels, batch, steps, repeats)
@@ -131,7 +131,7 @@ def picture(frame: pd.DataFrame, path: Path) -> None:
     """Draw the ratios of the steps, and time and memory of the contrasts by N."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(13, 4.2), layout="constrained")
+    figure = Figure(figsize=(13, 5.2), layout="constrained")
     steps, times, memory = figure.subplots(1, 3)
     shown = frame[frame["part"].isin(["hybrid", "reference"]) & frame["ratio"].notna()].iloc[::-1]
     labels = [_label(row) for _, row in shown.iterrows()]
@@ -159,8 +159,9 @@ def picture(frame: pd.DataFrame, path: Path) -> None:
 
 def _label(row: pd.Series) -> str:  # type: ignore[type-arg]
     compiled = ", compiled" if row["compiled"] else ""
-    name = str(row["name"]).replace(", ", ",\n", 1)
-    return f"{name}\n({row['precision']}{compiled})"
+    what, _, rest = str(row["name"]).rpartition(": ")[0].partition(", " if row["part"] == "hybrid" else " (")
+    where = rest.rpartition("), ")[2]
+    return f"{row['part']}: {what}\n{where}, {row['precision']}{compiled}"
 
 
 def main() -> None:
