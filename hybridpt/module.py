@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,7 +13,9 @@ import pandas as pd
 import torch
 from lightning import LightningModule
 from lightning.pytorch.callbacks import GradientAccumulationScheduler
+from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
+from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
 
 from hybridpt.batch import Batch, View
@@ -23,10 +26,11 @@ from hybridpt.data.transforms import standard
 from hybridpt.encoders import ImageEncoder, TextEncoder
 from hybridpt.functional.platt import Platt
 from hybridpt.functional.pool import Pool
+from hybridpt.means import EpochMeans
 from hybridpt.noise import log_channels, pool_of
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
-from hybridpt.optimization import freeze_layers, parameter_groups, undecayed, warmup_cosine
+from hybridpt.optimization import adamw, freeze_layers, parameter_groups, undecayed, warmup_cosine
 from hybridpt.sharding import clip_norm, prepare
 from hybridpt.text_fit import TextFit
 from labelers.channel import ChannelSet
@@ -96,6 +100,7 @@ class HybridModule(LightningModule):
         self.inherited: Sources | None = None
         """What the encoders' starting weights were trained on, so that those patients are refused in an evaluation too."""
         self._watch = FiniteWatch()
+        self._means = EpochMeans()
         self._accumulated: list[Tensor] = []
         self.config: dict[str, Any] | None = None
         """The model's part of the configuration in plain types, kept in checkpoints; set by the command line."""
@@ -223,34 +228,32 @@ class HybridModule(LightningModule):
         """Compute and log the losses of a batch."""
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         losses = self.losses(batch, self.trainer.global_step / steps)
-        self._log("train", losses, batch)
+        named = {f"train/{name}": value.detach() for name, value in losses.items()}
+        self.log_dict(named, batch_size=len(batch["row"]), on_step=True, on_epoch=False)
         self._look("train", losses, [batch["row"]], batch)
         self._accumulated.append(batch["row"])
         return losses["loss"]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> dict[str, Tensor]:
-        """Log the losses of a batch, and ``val/criterion``, by which the best checkpoint is chosen.
+        """Collect the losses of a batch for the means of the epoch.
 
         Returns:
             In a fit, log-odds by objective, not calibrated, which a callback of ``hybridpt.evaluation`` calibrates; else nothing.
         """
         step = self._step(batch)
         losses = self._losses(step)
-        losses["criterion"] = next((v for n, v in losses.items() if n.endswith("/nll")), losses["loss"])
-        self._log("val", losses, batch)
         self._look("val", losses, [batch["row"]], batch)
+        rows = torch.tensor(len(batch["row"]), device=losses["loss"].device)
+        counts = {f"{name}/{term}": count for name, objective in self.each() for term, count in objective.counts(step).items()}
+        del losses["loss"]
+        self._means.add(losses, {name: counts.get(name, rows) for name in losses})
         return self._logits(step) if self.trainer.state.fn == "fit" else {}
 
     def on_validation_start(self) -> None:
-        """In a fit, begin to measure how well reports describe images."""
+        """Begin to collect the losses, and in a fit what tells how well reports describe images."""
+        self._means = EpochMeans()
         if self.trainer.state.fn == "fit" and not self.trainer.sanity_checking:
             self._text_fit.begin()
-
-    def _log(self, split: str, losses: dict[str, Tensor], batch: Batch) -> None:
-        named = {f"{split}/{name}": value.detach() for name, value in losses.items()}
-        self.log_dict(
-            named, batch_size=len(batch["row"]), on_step=split == "train", on_epoch=split != "train", sync_dist=split != "train"
-        )
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Look at the norm of the gradients; under a scaler, which skips a step with infinite ones by itself, at nothing."""
@@ -262,8 +265,14 @@ class HybridModule(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: torch.optim.Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Clip as the trainer says; by the norm over all shards where the weights are shared out, which Lightning itself refuses."""
+        """Clip as the trainer says, also where Lightning itself refuses: the norm over all shards, and beside a fused optimizer."""
         if gradient_clip_val and gradient_clip_algorithm in (None, "norm") and clip_norm(self.trainer, gradient_clip_val):
+            return
+        precision = self.trainer.precision_plugin
+        if isinstance(precision, MixedPrecision) and precision.scaler is None:
+            # Its check is for gradients that are still scaled.
+            clip = super(MixedPrecision, precision).clip_gradients
+            clip(optimizer, gradient_clip_val or 0, GradClipAlgorithmType(gradient_clip_algorithm or "norm"))
             return
         self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
 
@@ -272,8 +281,15 @@ class HybridModule(LightningModule):
         self._stop_for(self._watch.settle())
 
     def on_validation_epoch_end(self) -> None:
-        """Take no batch's losses on trust into the choice of the best checkpoint; log what each data set's text is worth."""
+        """Log the mean losses, their sum, and ``val/criterion``, by which the best checkpoint is chosen; and what each data set's text is worth."""
         self._stop_for(self._watch.settle())
+        means = self._means.take(partial(self.trainer.strategy.reduce, reduce_op="sum"))
+        if means:
+            weights = {name: objective.weight for name, objective in self.each()}
+            loss = torch.stack([weights[name.rpartition("/")[0]] * mean for name, mean in means.items()]).sum()
+            criterion = next((mean for name, mean in means.items() if name.endswith("/nll")), loss)
+            means |= {"loss": loss, "criterion": criterion}
+            self.log_dict({f"val/{name}": mean for name, mean in means.items()}, sync_dist=True)
         if self.sources is not None:
             for name, value in self._text_fit.measure(self.sources.datasets, self.device).items():
                 self.log(f"text_weight/{name}", value.to(self.device), sync_dist=True)
@@ -314,7 +330,7 @@ class HybridModule(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW; linear warm-up, then a cosine that ends where training ends."""
         groups = parameter_groups(self, self.encoders.image, self.lr, self.weight_decay, self.layer_decay, self._spared)
-        optimizer = torch.optim.AdamW(groups, lr=self.lr)
+        optimizer = adamw(groups, self.lr, scaled=getattr(self.trainer.precision_plugin, "scaler", None) is not None)
         steps = max(1, int(self.trainer.estimated_stepping_batches))
         return {
             "optimizer": optimizer,

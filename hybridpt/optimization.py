@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,7 +11,10 @@ from torch import nn
 from hybridpt.encoders import ImageEncoder
 from labelers.errors import UsageError
 
-__all__ = ["freeze_layers", "parameter_groups", "undecayed", "warmup_cosine"]
+__all__ = ["adamw", "freeze_layers", "parameter_groups", "undecayed", "warmup_cosine"]
+
+FUSED_ON = {"cpu", "cuda"}
+"""Devices on which one kernel updates all of a weight; every other takes several passes over memory."""
 
 UNDECAYED = ("prototypes", "position", "pos_embed", "cls_token", "reg_token", "mask_token")
 """Last parts of the names of matrices that are no weights of a layer."""
@@ -23,7 +27,7 @@ def parameter_groups(
     weight_decay: float,
     layer_decay: float = 1.0,
     spared: set[int] | None = None,
-) -> list[dict[str, object]]:
+) -> list[dict[str, Any]]:
     """Sort the trained parameters into groups of an optimizer.
 
     Vectors and scalars (norms, biases, temperatures), embeddings and prototypes do not decay. With a layer decay g the layers of the image
@@ -52,6 +56,18 @@ def parameter_groups(
             key = (rates.get(id(p), lr), 0.0 if id(p) in spared else weight_decay)
             groups.setdefault(key, []).append(p)
     return [{"params": params, "lr": rate, "weight_decay": decay} for (rate, decay), params in groups.items()]
+
+
+def adamw(groups: list[dict[str, Any]], lr: float, scaled: bool = False) -> torch.optim.AdamW:
+    """Make AdamW (Loshchilov and Hutter, 2019) over ``parameter_groups``, fused wherever it can be.
+
+    Args:
+        groups: With ``params``, ``lr`` and ``weight_decay``.
+        lr: Rate of a group that names none.
+        scaled: Whether a gradient scaler stands before it (float16): a fused one takes the scale out by itself, too late to clip.
+    """
+    devices = {p.device.type for group in groups for p in group["params"]}
+    return torch.optim.AdamW(groups, lr=lr, fused=not scaled and devices <= FUSED_ON)
 
 
 def undecayed(model: nn.Module) -> set[int]:

@@ -50,7 +50,7 @@ class TextFit:
         """Add a batch, between ``begin`` and ``measure``."""
         if self._seen is None or self._head is None:
             return
-        batch, rows = step.batch, step.batch["has_text"]
+        batch, rows = step.batch, step.reported
         looked, prior = batch["looked"][rows], torch.sigmoid(self._head.bias)
         text = label_posterior(batch["state"][rows], batch["probability"][rows], looked, prior)
         known = looked.any(dim=1).to(torch.uint8)  # which every backend can send

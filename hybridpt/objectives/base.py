@@ -90,6 +90,11 @@ class Step:
         self.pool = pool
 
     @cached_property
+    def reported(self) -> Tensor:
+        """Places of the images that have a report, (n,) int64; found once, since a GPU must be waited for."""
+        return self.batch["has_text"].nonzero().squeeze(1)
+
+    @cached_property
     def image(self) -> ImageFeatures:
         """Features of the standard image."""
         features: ImageFeatures = encode_in_chunks(self.encoders.need_image("image"), (self.batch["image"],), self.chunk)
@@ -145,6 +150,13 @@ class Objective(nn.Module, ABC):
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the losses of a batch by name, scalars; they are weighted and summed by the module."""
+
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return over how many cells or pairs of this process each loss is a mean, by name, scalars; what is not named is one over rows.
+
+        A validation asks for it, so that its means do not hang on how the data are cut into batches.
+        """
+        return {}
 
     def logits(self, step: Step) -> Tensor | None:
         """Return log-odds of the findings, (B, K), or None if the objective says nothing of them."""

@@ -149,14 +149,14 @@ class TextContrast(Objective):
         cast(Tensor, self.dataset_weight).copy_(relative_weights(text_weights))
 
     def images(self, step: Step, rows: Tensor) -> Tensor:
-        """Return unit vectors of some images, (n, dim); ``rows`` is (B,) bool."""
+        """Return unit vectors of some images, (n, dim); ``rows`` are their places, (n,) int64."""
         embedded: Tensor = self.spaces["text"](scale_gradient(step.image.pooled[rows], self.gradient))
         return embedded
 
     def pairs(self, step: Step) -> Pairs:
         """Join the images of the batch that have a report with the texts of all processes; every process must ask for it."""
         batch = step.batch
-        rows = batch["has_text"]
+        rows = step.reported
         vectors = step.text
         said = batch["said"][rows]
         shard = meet(len(said), said.shape[1], said.device)
@@ -171,6 +171,10 @@ class TextContrast(Objective):
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return ``contrast``, over the images of all processes that have a report."""
+
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return the number of images that have a report."""
+        return {"contrast": torch.tensor(len(step.reported))}
 
     def logits(self, step: Step) -> Tensor:
         """Return zero-shot log-odds, (B, K): how much nearer an image lies to "there is" than to "there is no"."""

@@ -97,3 +97,8 @@ class ReportStates(Objective):
         known = looked.any(dim=1)
         states = joint_mean(state_loss(logits, batch["state"], looked), known)
         return {"states": STATES_BESIDE_CHANNELS * states if self._by_channel else states, "nll": joint_mean(loss, known)}
+
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return the number of cells that a labeler judged."""
+        known = step.batch["looked"].any(dim=1).sum()
+        return {"states": known, "nll": known}

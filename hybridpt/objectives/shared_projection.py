@@ -58,6 +58,10 @@ class SharedProjection(Objective):
         """Return the losses of both parts under their own names, each times the weight of its part."""
         return {name: part.weight * loss for part in (self.label, self.text) for name, loss in part(step).items()}
 
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return those of both parts."""
+        return self.label.counts(step) | self.text.counts(step)
+
     def logits(self, step: Step) -> Tensor | None:
         """Return the log-odds of the label part."""
         return self.label.logits(step)

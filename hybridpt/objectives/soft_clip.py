@@ -50,7 +50,7 @@ class SoftClip(TextContrast):
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return ``contrast``, over the images of all processes that have a report."""
-        rows, p = step.batch["has_text"], self.pairs(step)
+        rows, p = step.reported, self.pairs(step)
         posterior, known = self.posterior(step)
         posterior, known = gather(posterior[rows], p.shard), gather(known[rows].to(torch.uint8), p.shard) > 0
         given = (p.image, p.text, p.study, p.words, posterior, known, self.scale)

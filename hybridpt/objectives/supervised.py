@@ -207,6 +207,11 @@ class Supervised(Objective):
             losses["channel_prior"] = self._channel_prior(step, known)
         return losses
 
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return the number of cells that the label loss is a mean over where nothing is learned."""
+        _, known = self._label_loss(self.label_term, self.logits(step), step)
+        return {"gce" if self.label_term == "gce" else "nll": known.sum()}
+
     def losses_by_labeler(self, step: Step) -> tuple[Tensor, Tensor]:
         """Return what each labeler alone would make of the loss, summed over the cells that it judged, and their number, (S,) each."""
         logits, looked = self.logits(step), step.batch["looked"]

@@ -67,13 +67,21 @@ class UniCL(TextContrast):
         """Return ``contrast``, over the images of all processes that have a report, and ``prompts`` over those that have labels alone."""
         posterior, known = self.posterior(step)
         present = posterior > 0.5
-        rows, p = step.batch["has_text"], self.pairs(step)
+        p = self.pairs(step)
         code = torch.cat([known[:, None], present], dim=1).to(torch.uint8)
-        label = _numbered(gather(code[rows], p.shard))
+        label = _numbered(gather(code[step.reported], p.shard))
         loss = unicl_loss(p.image, p.text, p.study, p.words, label, self.scale, said=p.said, anchor=p.anchor, shard=p.shard)
-        return {"contrast": loss, "prompts": self._prompted(step, known & ~rows, present)} if self.prompts else {"contrast": loss}
+        return {"contrast": loss, "prompts": self._prompted(step, known, present)} if self.prompts else {"contrast": loss}
 
-    def _prompted(self, step: Step, rows: Tensor, present: Tensor) -> Tensor:
+    def counts(self, step: Step) -> dict[str, Tensor]:
+        """Return the number of images that have a report, and of those that have labels alone."""
+        counts = super().counts(step)
+        if self.prompts:
+            counts["prompts"] = (self.posterior(step)[1] & ~step.batch["has_text"]).sum()
+        return counts
+
+    def _prompted(self, step: Step, known: Tensor, present: Tensor) -> Tensor:
+        rows = (known & ~step.batch["has_text"]).nonzero().squeeze(1)
         image = self.images(step, rows)
         shard = meet(len(image), 0, image.device)
         code = F.pad(present[rows].to(torch.uint8), (1, 0), value=1)

@@ -73,6 +73,32 @@ def test_validate_reads_what_the_fit_logged(
     assert again == pytest.approx(best, rel=1e-4)
 
 
+def test_the_criterion_does_not_hang_on_how_the_data_are_cut_into_batches(
+    labeled: Tiny, config: Path, fitted: Path, tmp_path: Path
+) -> None:
+    """Where half of the studies have no label at all: a batch counts by the cells that are judged in it."""
+    table = pd.read_parquet(labeled.root / "labels.parquet")
+    studies = sorted(pd.read_csv(labeled.manifest, dtype=str).query("split == 'val'")["study_id"])
+    table[~table["report_id"].isin(studies[::2])].to_parquet(tmp_path / "half.parquet")
+    found = []
+    for size in (1, 3, 64):
+        folder = tmp_path / str(size)
+        words = (
+            "--ckpt_path",
+            fitted / "best.ckpt",
+            "--data.labels",
+            f"[{tmp_path / 'half.parquet'}]",
+            "--data.batch_size",
+            size,
+        )
+        assert run("validate", "--config", config, *words, "--trainer.default_root_dir", folder) == 0
+        found.append(pd.read_csv(folder / "validate" / "metrics.csv").iloc[0])
+    assert len(studies) < 64
+    for one in found:
+        assert one["val/criterion"] == one["val/supervised/nll"] == pytest.approx(found[-1]["val/criterion"], rel=1e-5)
+        assert one["val/loss"] == pytest.approx(one["val/supervised/nll"] + 0.1 * one["val/clip/contrast"], rel=1e-5)
+
+
 def test_predict_and_load_agree(labeled: Tiny, config: Path, fitted: Path, tmp_path: Path) -> None:
     assert run("predict", "--config", config, "--ckpt_path", fitted / "best.ckpt", "--trainer.default_root_dir", tmp_path) == 0
     written = pd.read_csv(tmp_path / "predictions.csv").query("task == 'supervised'")

@@ -9,12 +9,14 @@ from typing import Any, ClassVar
 
 import pytest
 import torch
+from lightning import Callback, Trainer
+from lightning.pytorch.plugins.precision import MixedPrecision
 from torch import nn
 
 from hybridpt.checkpoint import load, read_checkpoint
 from hybridpt.cli import main
 from hybridpt.encoders import ByteEncoder, TimmEncoder, TransformersImageEncoder
-from hybridpt.optimization import freeze_layers, parameter_groups, warmup_cosine
+from hybridpt.optimization import adamw, freeze_layers, parameter_groups, warmup_cosine
 from labelers.errors import UsageError
 from tests.conftest import Tiny
 from tests.hybridpt.test_export import vision_folder
@@ -78,6 +80,57 @@ def test_the_schedule_rises_and_ends_at_zero_with_the_training() -> None:
     assert rates[9] == pytest.approx([0.1, 0.2])
     assert rates[55][0] == pytest.approx(0.05 * (1 + math.cos(math.pi * 45 / 90)))
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0)
+
+
+def test_a_fused_optimizer_steps_as_the_textbook_says() -> None:
+    """Loshchilov and Hutter, 2019, algorithm 2, in numbers of 64 bits."""
+    torch.manual_seed(0)
+    weights, slopes = torch.randn(40, 7).double(), torch.randn(30, 40, 7).double()
+    first, second, expected = torch.zeros_like(weights), torch.zeros_like(weights), weights.clone()
+    trained = {scaled: nn.Parameter(weights.float()) for scaled in (False, True)}
+    optimizers = [adamw([{"params": [p], "lr": 0.01, "weight_decay": 0.1}], 1.0, scaled) for scaled, p in trained.items()]
+    assert [optimizer.defaults["fused"] for optimizer in optimizers] == [True, False]
+    for t, slope in enumerate(slopes, start=1):
+        first, second = 0.9 * first + 0.1 * slope, 0.999 * second + 0.001 * slope**2
+        expected = expected - 0.01 * (first / (1 - 0.9**t) / ((second / (1 - 0.999**t)).sqrt() + 1e-8) + 0.1 * expected)
+        for p, optimizer in zip(trained.values(), optimizers, strict=True):
+            p.grad = slope.float()
+            optimizer.step()
+    for p in trained.values():
+        torch.testing.assert_close(p.detach().double(), expected, atol=1e-6, rtol=1e-5)
+
+
+class Float16(MixedPrecision):
+    """Half precision with its scaler, on a processor."""
+
+    def __init__(self) -> None:
+        super().__init__("16-mixed", "cpu", torch.amp.GradScaler("cpu", init_scale=256.0))
+
+
+class Norms(Callback):
+    """Records the norm and the largest entry of the gradients that every step was made with."""
+
+    seen: ClassVar[list[tuple[float, float]]] = []
+
+    def on_before_zero_grad(self, trainer: Trainer, pl_module: Any, optimizer: Any) -> None:
+        """Record what the last step left."""
+        slopes = [p.grad.flatten() for p in pl_module.parameters() if p.grad is not None]
+        if slopes:
+            whole = torch.cat(slopes)
+            Norms.seen.append((float(whole.norm()), float(whole.abs().max())))
+
+
+@pytest.mark.parametrize("algorithm", ["norm", "value"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "16-mixed"])
+def test_gradients_are_clipped_in_every_precision(config: Path, tmp_path: Path, precision: str, algorithm: str) -> None:
+    Norms.seen.clear()
+    how = ("--trainer.plugins", f"{__name__}.Float16") if precision == "16-mixed" else ("--trainer.precision", precision)
+    clipped = ("--trainer.gradient_clip_val", 1e-3, "--trainer.gradient_clip_algorithm", algorithm)
+    seen = ("--trainer.callbacks+", f"{__name__}.Norms")
+    assert run("fit", "--config", config, *how, *clipped, *seen, "--trainer.default_root_dir", tmp_path) == 0
+    assert Norms.seen
+    for norm, largest in Norms.seen:
+        assert (norm if algorithm == "norm" else largest) == pytest.approx(1e-3, rel=1e-3)
 
 
 def test_frozen_layers_do_not_move_nor_their_statistics(config: Path, tmp_path: Path) -> None:
