@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from hybridpt.encoders.distinct import first_of_each
 from hybridpt.functional import label_posterior
 from hybridpt.functional.gather import gather, meet
 from hybridpt.functional.weights import text_weights
@@ -54,11 +53,11 @@ class TextFit:
         looked, prior = batch["looked"][rows], torch.sigmoid(self._head.bias)
         text = label_posterior(batch["state"][rows], batch["probability"][rows], looked, prior)
         known = looked.any(dim=1).to(torch.uint8)  # which every backend can send
-        parts = (self._head.logits(step)[rows], text, known, batch["dataset"][rows], batch["row"][rows])
+        parts = (self._head.logits(step)[rows], text, known, batch["dataset"][rows])
         self._seen.append(tuple(part.cpu() for part in parts))
 
     def measure(self, datasets: Sequence[str], device: torch.device) -> dict[str, Tensor]:
-        """Estimate as ``text_weights`` does, from the images of all processes, each counted once; all must call it at the same point.
+        """Estimate as ``text_weights`` does, from the images of all processes, which must all call this at the same point.
 
         Args:
             datasets: Names of the D data sets.
@@ -72,9 +71,8 @@ class TextFit:
             return {}
         own = [torch.cat(parts).to(device) for parts in zip(*seen, strict=True)]
         shard = meet(len(own[0]), 0, device)
-        image, text, known, dataset, row = (gather(part, shard).cpu() for part in own)
-        once, _ = first_of_each(row)  # a sampler repeats rows to give all processes as many
-        self._weights = text_weights(image[once], text[once], known[once] > 0, dataset[once], len(datasets)).float()
+        image, text, known, dataset = (gather(part, shard).cpu() for part in own)
+        self._weights = text_weights(image, text, known > 0, dataset, len(datasets)).float()
         return dict(zip(datasets, self._weights, strict=True))
 
     def end(self) -> None:

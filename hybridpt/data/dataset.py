@@ -19,7 +19,7 @@ from hybridpt.data.images import UnreadableImage, read_image
 from hybridpt.data.labels import JoinedLabels
 from hybridpt.data.transforms import augment, crop, standard
 
-__all__ = ["NO_TEXT", "Collate", "EpochSampler", "ImageDataset", "Loaded", "Sample", "Table"]
+__all__ = ["NO_TEXT", "Collate", "EpochSampler", "ImageDataset", "Key", "Loaded", "Sample", "Table"]
 
 NO_TEXT = 0
 """Number of the text of an image without a report."""
@@ -50,18 +50,25 @@ class Table:
     words: NDArray[np.object_]
 
 
-class Sample(NamedTuple):
-    """One image: its row, its pixels, its further views, why it could not be read ("" where it could), and the seed of what is drawn."""
+class Key(NamedTuple):
+    """What is asked of a dataset: a row, the seed of its augmentation (none for none), and whether it comes again in this epoch."""
 
     row: int
+    seed: int | None = None
+    again: bool = False
+
+
+class Sample(NamedTuple):
+    """One image: how it was asked for, its pixels, its further views, and why it could not be read ("" where it could)."""
+
+    key: Key
     image: Tensor
     views: dict[str, Tensor]
     failure: str
-    seed: int | None = None
 
 
 class ImageDataset(Dataset[Sample]):
-    """Samples of some rows of a table, asked for by (row, seed of the augmentation); no seed, no augmentation.
+    """Samples of some rows of a table.
 
     Args:
         table: All images.
@@ -76,21 +83,22 @@ class ImageDataset(Dataset[Sample]):
         self.views = tuple(views)
         self.roots = tuple(roots)
 
-    def __getitem__(self, key: tuple[int, int | None]) -> Sample:
-        row, seed = key
+    def __getitem__(self, key: Key) -> Sample:
         try:
-            pixels = read_image(self.table.image[row], self.roots)
+            pixels = read_image(self.table.image[key.row], self.roots)
         except UnreadableImage as error:
             blank = {v.name: torch.zeros(v.count, 1, v.size, v.size) for v in self.views}
-            return Sample(row, torch.zeros(1, self.size, self.size), blank, str(error), seed)
+            return Sample(key, torch.zeros(1, self.size, self.size), blank, str(error))
         generator = torch.Generator()
-        generator.manual_seed(0 if seed is None else seed)
-        image = standard(pixels, self.size) if seed is None else augment(pixels, self.size, generator)
-        return Sample(row, image, {v.name: crop(pixels, v, generator) for v in self.views}, "", seed)
+        generator.manual_seed(0 if key.seed is None else key.seed)
+        image = standard(pixels, self.size) if key.seed is None else augment(pixels, self.size, generator)
+        return Sample(key, image, {v.name: crop(pixels, v, generator) for v in self.views}, "")
 
 
-class EpochSampler(Sampler[tuple[int, int | None]]):
+class EpochSampler(Sampler[Key]):
     """Rows in an order that depends on seed and epoch alone, shared out among the processes of a distributed run.
+
+    The first rows come again at the end where some process would have fewer than the others.
 
     Args:
         rows: Rows to visit.
@@ -114,15 +122,17 @@ class EpochSampler(Sampler[tuple[int, int | None]]):
     def __len__(self) -> int:
         return -(-len(self.rows) // _world()[1])
 
-    def __iter__(self) -> Iterator[tuple[int, int | None]]:
+    def __iter__(self) -> Iterator[Key]:
         rank, world = _world()
         rows = self.rows
         if self.seed is not None:
             rows = np.random.default_rng([self.seed, self.epoch]).permutation(rows)
-        rows = np.resize(rows, len(self) * world)[rank::world]
+        rows = np.resize(rows, len(self) * world)[rank::world].tolist()
         first, done = self._begun
-        for row in rows[done if self.epoch == first else 0 :].tolist():
-            yield row, None if self.seed is None else (self.seed * 1_000_003 + self.epoch) * 2**32 + row
+        for place in range(done if self.epoch == first else 0, len(rows)):
+            row = rows[place]
+            seed = None if self.seed is None else (self.seed * 1_000_003 + self.epoch) * 2**32 + row
+            yield Key(row, seed, place * world + rank >= len(self.rows))
 
 
 def _world() -> tuple[int, int]:
@@ -142,7 +152,8 @@ class Loaded(NamedTuple):
 class Collate:
     """Samples to a batch: adds what the table knows of them, and tokens.
 
-    Samples that could not be read are left out; if none could, one is kept as a black image of which nothing is known.
+    Samples that could not be read are left out; if none could, one is kept as a black image. Of that, and of what comes again, nothing is
+    known, so that no loss counts it.
     """
 
     table: Table
@@ -150,26 +161,27 @@ class Collate:
 
     def __call__(self, samples: Sequence[Sample]) -> Loaded:
         """Build the batch of some samples."""
-        failed = [(s.row, s.failure) for s in samples if s.failure]
-        kept = [s for s in samples if not s.failure]
-        batch = self._batch(kept or samples[:1])
-        if not kept:
-            batch["looked"] = torch.zeros_like(batch["looked"])
-            batch["has_text"] = torch.zeros_like(batch["has_text"])
-            batch["truth"] = torch.full_like(batch["truth"], torch.nan)
+        failed = [(s.key.row, s.failure) for s in samples if s.failure]
+        kept = [s for s in samples if not s.failure] or samples[:1]
+        batch = self._batch(kept)
+        unknown = torch.tensor([bool(s.failure) or s.key.again for s in kept])
+        batch["looked"][unknown] = False
+        batch["has_text"][unknown] = False
+        batch["truth"][unknown] = torch.nan
         return Loaded(batch, failed)
 
     def _draw(self, sample: Sample) -> tuple[str, int]:
         """Return the text that stands for the report this time, and its number; the row's own one where nothing is to be random."""
-        texts = self.table.text[sample.row]
+        row, seed, _ = sample.key
+        texts = self.table.text[row]
         if not texts:
             return "", NO_TEXT
-        draws = np.random.default_rng([sample.row, 0 if sample.seed is None else sample.seed])
+        draws = np.random.default_rng([row, 0 if seed is None else seed])
         at = int(draws.integers(len(texts))) if len(texts) > 1 else 0
-        return str(texts[at]), int(self.table.words[sample.row][at])
+        return str(texts[at]), int(self.table.words[row][at])
 
     def _batch(self, samples: Sequence[Sample]) -> Batch:
-        rows = np.array([s.row for s in samples], np.int64)
+        rows = np.array([s.key.row for s in samples], np.int64)
         drawn = [self._draw(s) for s in samples]
         texts = [text for text, _ in drawn]
         numbers = [torch.tensor(self.table.words[row], dtype=torch.int64) for row in rows]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from hybridpt.data.datamodule import HybridDataModule
-from hybridpt.data.dataset import Sample
+from hybridpt.data.dataset import Key, Sample
 from hybridpt.data.labels import JoinedLabels
 from hybridpt.data.manifest import SPLITS, read_manifest
 from hybridpt.data.sources import Sources
@@ -127,8 +127,8 @@ def _studies(path: Path) -> pd.DataFrame:
 class _Reports(Dataset[Sample]):
     """Rows whose images have no pixels: all that is known of a report comes from the table."""
 
-    def __getitem__(self, key: tuple[int, int | None]) -> Sample:
-        return Sample(key[0], torch.zeros(1, 0, 0), {}, "")
+    def __getitem__(self, key: Key) -> Sample:
+        return Sample(key, torch.zeros(1, 0, 0), {}, "")
 
 
 class ReportDataModule(HybridDataModule):

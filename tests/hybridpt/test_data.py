@@ -12,8 +12,9 @@ import torch
 from PIL import Image
 
 from hybridpt.batch import View
+from hybridpt.data.dataset import Collate, EpochSampler, Key, Sample, Table
 from hybridpt.data.images import UnreadableImage, read_image
-from hybridpt.data.labels import join_gold, join_labels, read_tables, truth_of_states
+from hybridpt.data.labels import JoinedLabels, join_gold, join_labels, read_tables, truth_of_states
 from hybridpt.data.manifest import read_manifest
 from hybridpt.data.sources import Sources, keyed_hash
 from hybridpt.data.text import report_text
@@ -216,3 +217,31 @@ def test_the_contrast_reads_findings_and_impression_alone() -> None:
     report = "INDICATION: Follow-up of a mass.\nFINDINGS: Heart size is\n normal.\nIMPRESSION: No acute disease."
     assert report_text(report) == "Heart size is normal. No acute disease."
     assert report_text("") == ""
+
+
+@pytest.mark.parametrize("seed", [None, 7])
+@pytest.mark.parametrize(("count", "world"), [(8, 4), (7, 2), (9, 4), (1, 3)])
+def test_processes_visit_every_row_once_and_are_told_what_comes_again(
+    count: int, world: int, seed: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, shares = np.arange(100, 100 + count), []
+    for rank in range(world):
+        monkeypatch.setattr("hybridpt.data.dataset._world", lambda rank=rank: (rank, world))
+        shares.append(list(EpochSampler(rows, seed)))
+    assert {len(share) for share in shares} == {-(-count // world)}
+    keys = [key for share in shares for key in share]
+    assert sorted(key.row for key in keys if not key.again) == rows.tolist()
+
+
+def test_of_what_comes_again_nothing_is_known() -> None:
+    labels = JoinedLabels(("a",), ("x",), np.zeros((2, 1, 1), np.int8), np.ones((2, 1, 1), np.float32), np.ones((2, 1, 1), bool))
+    ones, texts = np.ones(2, np.int64), np.fromiter((("one",), ("two",)), object, 2)
+    words = np.fromiter(((1,), (2,)), object, 2)
+    table = Table(np.full(2, "", object), texts, labels, np.ones((2, 1), np.float32), ones, ones, words)
+    samples = [Sample(Key(row, again=again), torch.zeros(1, 1, 1), {}, "") for row, again in ((0, True), (1, False), (0, False))]
+    batch = Collate(table, None)(samples).batch
+    assert batch["row"].tolist() == [0, 1, 0]
+    known = [False, True, True]
+    assert batch["has_text"].tolist() == known
+    assert batch["looked"][:, 0, 0].tolist() == known
+    assert (batch["truth"][:, 0] == 1).tolist() == known

@@ -12,7 +12,7 @@ import torch
 
 from hybridpt.data._phantom.cases import draw_case, draw_patients
 from hybridpt.data._phantom.reports import write_report
-from hybridpt.data.dataset import NO_TEXT, Collate, Sample, Table
+from hybridpt.data.dataset import NO_TEXT, Collate, Key, Sample, Table
 from hybridpt.data.labels import JoinedLabels
 from hybridpt.data.text import contrastive_units, report_text, without_priors
 from hybridpt.encoders import ByteEncoder
@@ -159,7 +159,7 @@ TEXTS: list[tuple[str, ...]] = [("one", "two", "three"), (), ("two",)]
 
 
 def samples(seed: int | None) -> list[Sample]:
-    return [Sample(row, torch.zeros(1, 1, 1), {}, "", seed) for row in range(len(TEXTS))]
+    return [Sample(Key(row, seed), torch.zeros(1, 1, 1), {}, "") for row in range(len(TEXTS))]
 
 
 def test_a_batch_holds_the_drawn_text_and_the_numbers_of_all_that_could_be() -> None:
@@ -181,6 +181,6 @@ def test_drawing_depends_on_the_seed_alone_and_is_even() -> None:
 
 
 def test_a_batch_of_no_text_at_all() -> None:
-    batch = collate([(), ()])([Sample(0, torch.zeros(1, 1, 1), {}, ""), Sample(1, torch.zeros(1, 1, 1), {}, "")]).batch
+    batch = collate([(), ()])([Sample(Key(row), torch.zeros(1, 1, 1), {}, "") for row in (0, 1)]).batch
     assert batch["said"].shape == (2, 0)
     assert not batch["has_text"].any()
