@@ -75,14 +75,14 @@ def fit_pool(votes: Tally, labelers: Sequence[str], findings: Sequence[str], tol
         votes: Counts of the patterns of S labelers' states, for K findings.
         labelers: S names.
         findings: K names.
-        told: Where a labeler has a channel, (S, K); the rest tells nothing.
+        told: Where a labeler has a channel, (S, K); elsewhere it counts as one that did not look.
     """
     gold = GoldCells(votes)
     weight, truth, prior, evidence, states, finding = gold.cells()
     evidence = evidence * told.T[finding]
     exponents: dict[frozenset[str], dict[str, float]] = {}
     for members in _sets(votes):
-        rows = (states[:, members] != SILENT).all(axis=1)
+        rows = ((states != SILENT) & told.T[finding])[:, members].all(axis=1)
         start = np.full(len(members), 1 / len(members))
         bounds = [(0.0, LARGEST_EXPONENT)] * len(members)
         fitted = regress(evidence[rows][:, members], prior[rows], truth[rows], weight[rows], start, bounds, PULL)

@@ -131,7 +131,9 @@ class EpochSampler(Sampler[Key]):
         first, done = self._begun
         for place in range(done if self.epoch == first else 0, len(rows)):
             row = rows[place]
-            seed = None if self.seed is None else (self.seed * 1_000_003 + self.epoch) * 2**32 + row
+            seed = (
+                None if self.seed is None else ((self.seed * 1_000_003 + self.epoch) * 2**32 + row) % 2**64
+            )  # as torch takes it
             yield Key(row, seed, place * world + rank >= len(self.rows))
 
 

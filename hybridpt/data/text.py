@@ -72,28 +72,43 @@ _DEGREE = _any(
     "slightly,mildly,minimally,significantly,markedly,substantially,grossly,essentially,relatively,clearly,overall,likely,better,best"
 )
 _LINKING = _any("is,are,was,were,has,have,had,been,remains?,appears?,not")
+_SHOWN = (
+    "present,seen,noted,visible,visualized,demonstrated,identified,appreciated,evident,apparent,detected,described,reported,"
+    "mentioned,found,observed"
+)
 _SINCE = _any(  # what ends a clause before a reference to another image
     "unchanged,stable,similar,constant,increased,decreased,larger,smaller,greater,less,more,worse,worsened,better,improved,"
-    "progressed,changed,new,newer,present,seen,noted,visible,demonstrated,as"
+    f"progressed,changed,new,newer,{_SHOWN},as"
 )
-_STILL = _any("unchanged,stable,worsened,improved,progressed,not changed,changed,new,as before,as previously,known,constant")
+_STILL = _any(
+    "unchanged,stable,worse,worsened,improved,progressed,not changed,changed,new,as before,as previously,known,constant"
+)
+_MOVED = _any("increased,decreased,enlarged,grown,diminished,progressed,worsened,improved")
+_SPAN = r"\s+(?:over|for)\s+(?:the\s+)?(?:(?:past|last)\s+)?(?:\d+|one|two|three|several|many)\s+(?:days?|weeks?|months?|years?)"
 _RESPECT = r"(?:\s+in\s+(?:\w+\s+){0,2}?(?:size|extent|appearance|position|degree|severity|number|configuration|location))?"
 _CLAUSE = rf"(?:,\s*|\b)(?:which\s+|that\s+|and\s+)?(?:{_LINKING}\s+){{0,4}}(?:{_DEGREE}\s+){{0,2}}"
 _END = r"(?=\s*(?:[.,;:]|$))"
 
-_NOTABLE = _any("significant,relevant,appreciable,interval,substantial,definite,notable,major,considerable,convincing,other")
+_NOTABLE = _any(
+    "significant,relevant,appreciable,interval,interim,substantial,definite,notable,major,considerable,convincing,other,"
+    "evidence of,evidence for,signs? of"
+)
 _THERE = r"(?:\bthere\s+(?:is|are|has\s+been|have\s+been)\s+)?"
 
 _TOUCHED = re.compile(
-    rf"\b(?:{_any('prior,previous,previously,earlier,last,compared,comparing,comparison,since,interval,again,before,unchanged,stable,new,newly,known,constant')}"
+    rf"\b(?:{_any('prior,previous,previously,earlier,last,compared,comparing,comparison,since,interval,interim,again,before,unchanged,stable,new,newly,known,constant')}"
     r"|persist\w*|worse\w*|improv\w*|enlarging|increasing|decreasing|progress\w*|resol(?:ved|ving|ution)|longer|remov(?:ed|al)|cleared"
-    rf"|re-?demonstrated|remains?|continue[ds]?|chang(?:e|es|ed))\b|(?:than|from|on|to)\s+{_DAY}",
+    rf"|re-?demonstrat(?:ed|ion)|remains?|continue[ds]?|chang(?:e|es|ed))\b|(?:than|from|on|to)\s+{_DAY}|\bha(?:s|ve)\s+(?:\w+\s+){{0,2}}{_MOVED}\b",
     re.IGNORECASE,
 )
 _GONE = re.compile(  # of what is there no more, or of newness alone: without the comparison it would say something else
     r"\bno\s+longer\b|\bresol(?:ved|ving|ution)\b|\bremov(?:ed|al)\b|\bcleared\b|"
-    r"\bcomparison\s+with\b.*\b(?:recommended|advised|suggested)\b|"
-    r"\b(?:no|without|not)\s+(?:\w+\s+){0,3}?(?:new|newly|worse\w*|improv\w*|progress\w*|interval\s+(?!change))\b",
+    r"\bcomparison\s+with\b.*\b(?:recommended|advised|suggested)\b|\b(?:recommend\w*|advise\w*|suggest\w*)\b.{0,120}?\bcompar|"
+    r"\b(?:no|without|not|negative\s+for|free\s+of)\s+(?:(?!(?:but|however|with)\b)[\w/-]+,?\s+){0,8}?"
+    r"(?:new|newly|worse\w*|improv\w*|progress\w*|(?:interval|interim)\s+(?!change))\b|"
+    # of what another image does not show, or shows alone
+    r"\b(?:not?|was|were|absent)\b(?:(?!\bchange)[^.;]){0,120}?\bpreviously\b|\bpreviously\s+(?:not|absent|no)\b|"
+    rf"\bno\s+(?:[\w/-]+,?\s+){{1,8}}?{_any(_SHOWN)}\s+(?:on|in)\s+{_PRIOR}",
     re.IGNORECASE,
 )
 _REWRITTEN = tuple(
@@ -102,26 +117,34 @@ _REWRITTEN = tuple(
         (rf"\s*,?\s*\b{_COMPARED}\s+{_PRIOR}\s*,?", ""),
         (rf"\s*{_CLAUSE}{_SINCE}{_RESPECT}\s+{_LINK}\s+{_PRIOR}", ""),
         (rf"\s*,?\s*\b{_LINK}\s+{_PRIOR}", ""),
-        (r"(?:,\s*)?(?:\b(?:placed|developed)\s+)?(?:\bin\s+)?\bthe\s+interval\b", ""),
-        (rf"{_THERE}(?:\b(?:an?|the)\s+)?(?:\binterval\s+\w+|\bdevelopment)\s+(?:of|in)\b", ""),
-        (rf"{_THERE}\b(?:no|without|little)\s+(?:{_NOTABLE}\s+){{0,2}}changes?\b(?:\s+(?:in|of|to)\b)?", ""),
+        (r"(?:,\s*)?(?:\b(?:placed|developed)\s+)?(?:\bin\s+)?\bthe\s+(?:interval|interim)\b", ""),
+        (  # "changes of" are findings; before the next rule, which would take away what is denied and leave the denial
+            rf"{_THERE}\b(?:no|without|little|absence\s+of)\s+(?:{_NOTABLE}\s+){{0,4}}"
+            r"(?:change\b(?:\s+(?:in|of|to)\b)?|changes\b(?:\s+(?:in|to)\b|(?!\s+of\b)))",
+            "",
+        ),
+        (rf"{_THERE}(?:\b(?:an?|the)\s+)?(?:\b(?:interval|interim)\s+\w+|\bdevelopment)\s+(?:of|in)\b", ""),
+        (rf"\s*{_CLAUSE}{_STILL}{_SPAN}", ""),
+        (rf"\s*\b(?:has|have)\s+(?:{_DEGREE}\s+){{0,2}}{_MOVED}{_RESPECT}{_END}", ""),
+        (rf"\s*\b(?:dating|going)\s+back\s+to\s+(?:at\s+least\s+)?{_PRIOR}", ""),
         (rf"\s*{_CLAUSE}(?:(?:size|position)\s+)?{_STILL}{_RESPECT}{_END}", ""),
         (r"\bre-?demonstrated\b", "seen"),
+        (r"\bre-?demonstration\s+of\b", ""),
         (r"\bremains\b|\bcontinues\s+to\s+be\b", "is"),
         (r"\bremain\b|\bcontinue\s+to\s+be\b", "are"),
         (
             r"\b(?:stable|unchanged|persist(?:ent|ing)|new(?:ly)?|worsening|worsened|improving|improved|enlarging|increasing|decreasing|"
-            r"progressive|again|previously|known|interval|continued)\b",
+            r"progressive|again|previously|known|interval|interim|continued)\b",
             "",
         ),
     )
 )
 _LEFT_OVER = re.compile(
-    rf"\b(?:{_OTHER}\s+(?:\w+\s+){{0,3}}?{_EXAM}|compar\w+|since|interval|unchanged|previously|before|changed)\b|\bnot\s*[.,;]?$",
+    rf"\b(?:{_OTHER}\s+(?:\w+\s+){{0,3}}?{_EXAM}|compar\w+|since|interval|interim|unchanged|previously|before|changed)\b|\bnot\s*[.,;]?$",
     re.IGNORECASE,
 )
 _DANGLING = re.compile(
-    r"(?:\s*(?:[,;:]|\b(?:which|that|and|but|is|are|was|were|has|have|had|been|in|on|to|of|from|the|an?|very|slightly|there)\b)){1,6}\s*(?=\.?$)",
+    r"(?:\s*(?:[,;:]|\b(?:which|that|and|but|is|are|was|were|has|have|had|been|in|on|to|of|from|as|the|an?|very|slightly|there)\b)){1,6}\s*(?=\.?$)",
     re.IGNORECASE,
 )
 _EMPTY = frozenset(

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hybridpt.functional.pool import Pool, add_up, pooled_evidence
+from hybridpt.functional.pool import Pool, add_up, heard, pooled_evidence
 from hybridpt.functional.weights import ALIKE, SourceWeights, sum_over_labelers
 
 __all__ = ["channel_loss", "channel_nll", "channel_penalty", "joint_channel_loss", "joint_channel_nll"]
@@ -32,7 +32,7 @@ def channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, sou
     """
     dtype = torch.promote_types(logits.dtype, torch.float32)
     ratio = llr.to(dtype).gather(-1, state.unsqueeze(-1)).squeeze(-1)
-    return sum_over_labelers(_evidence_loss(logits.to(dtype).unsqueeze(1), ratio), looked, sources)
+    return sum_over_labelers(_evidence_loss(logits.to(dtype).unsqueeze(1), ratio), heard(looked, llr), sources)
 
 
 def joint_channel_loss(logits: Tensor, state: Tensor, llr: Tensor, looked: Tensor, pool: Pool | None = None) -> Tensor:
@@ -90,8 +90,9 @@ def joint_channel_nll(logits: Tensor, state: Tensor, log_channel: Tensor, looked
             witnesses.
 
     Returns:
-        Loss in nats, (B, K), not negative; exactly zero where nobody looked.
+        Loss in nats, (B, K), not negative; exactly zero where nobody who has a channel looked.
     """
+    looked = heard(looked, log_channel[..., 1, :] - log_channel[..., 0, :])
     absent, present = (add_up(said, looked, pool) for said in _said(logits, state, log_channel))
     return torch.where(looked.any(dim=1), _mixture_nll(logits.to(absent.dtype), absent, present), 0)
 

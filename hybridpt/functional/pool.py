@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Pool", "add_up", "pooled_evidence"]
+__all__ = ["Pool", "add_up", "heard", "pooled_evidence"]
 
 
 class Pool(NamedTuple):
@@ -23,6 +23,16 @@ class Pool(NamedTuple):
     strongest: Tensor
 
 
+def heard(looked: Tensor, llr: Tensor) -> Tensor:
+    """Which labelers looked and have a channel of the finding, (B, S, K) bool; one without tells nothing, and takes no share of the others' word.
+
+    Args:
+        looked: True where the labeler judged the sample, (B, S, K) bool.
+        llr: Log-likelihood ratio of each state under the channel of each sample's data set, zero for no channel, (B, S, K, 4) floating.
+    """
+    return looked & (llr != 0).any(dim=-1)
+
+
 def pooled_evidence(state: Tensor, llr: Tensor, looked: Tensor, pool: Pool | None = None) -> Tensor:
     """Log-likelihood ratio of all that the labelers said of a finding, log P(states | present) - log P(states | absent).
 
@@ -36,6 +46,7 @@ def pooled_evidence(state: Tensor, llr: Tensor, looked: Tensor, pool: Pool | Non
         (B, K) float32 or wider; exactly zero where nobody looked or no state tells anything.
     """
     said = llr.to(torch.promote_types(llr.dtype, torch.float32)).gather(-1, state.unsqueeze(-1)).squeeze(-1)
+    looked = heard(looked, llr)
     total = add_up(said, looked, pool)
     if pool is None:
         return total

@@ -22,7 +22,8 @@ def state_logits(tokens: Tensor, mask: Tensor, query: Tensor, weight: Tensor, bi
     Returns:
         Logits of the states in the order of ``labelers.STATES``, (B, K, 4).
     """
-    score = torch.einsum("btd,kd->bkt", tokens, query).masked_fill(~mask.unsqueeze(1), torch.finfo(tokens.dtype).min)
+    score = torch.einsum("btd,kd->bkt", tokens, query)  # under autocast not of the dtype of the tokens
+    score = score.masked_fill(~mask.unsqueeze(1), torch.finfo(score.dtype).min)
     read = torch.softmax(score, dim=-1) @ tokens
     return torch.einsum("bkd,ksd->bks", read, weight) + bias
 

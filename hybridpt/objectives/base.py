@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
 from hybridpt.batch import Batch, View
@@ -14,7 +16,26 @@ from hybridpt.encoders.distinct import TextMemory, encode_distinct
 from hybridpt.functional.pool import Pool
 from labelers.errors import UsageError
 
-__all__ = ["Encoders", "Objective", "Step"]
+__all__ = ["MAX_SCALE", "Encoders", "Objective", "Step", "cap_scale", "inverse_temperature", "widened"]
+
+MAX_SCALE = 100.0
+"""Of an inverse temperature, as of CLIP's (Radford et al. 2021)."""
+
+
+def inverse_temperature(log_scale: Tensor) -> Tensor:
+    """Return exp(log_scale), at most ``MAX_SCALE``, with a gradient at the limit as well."""
+    return (log_scale - (log_scale.detach() - math.log(MAX_SCALE)).clamp(min=0)).exp()
+
+
+def cap_scale(log_scale: Tensor) -> None:
+    """Take a learned temperature back to its limit, so that it turns back with the first gradient that says so."""
+    with torch.no_grad():
+        log_scale.clamp_(max=math.log(MAX_SCALE))
+
+
+def widened(x: Tensor) -> Tensor:
+    """Return a tensor in float32 or wider."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Encoders(nn.Module):

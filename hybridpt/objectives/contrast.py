@@ -13,17 +13,17 @@ from torch import Tensor, nn
 from hybridpt.data.sources import Sources
 from hybridpt.encoders import Projection
 from hybridpt.functional.gather import Shard, gather, meet
+from hybridpt.functional.pool import heard
 from hybridpt.functional.posterior import label_posterior
 from hybridpt.functional.weights import relative_weights
 from hybridpt.noise import sibling_matrix
-from hybridpt.objectives.base import Encoders, Objective, Step
+from hybridpt.objectives.base import Encoders, Objective, Step, cap_scale, inverse_temperature, widened
 from labelers.errors import UsageError
 
 __all__ = ["LabelPosterior", "Pairs", "TextContrast", "scale_gradient"]
 
 PRESENT = ("{}.", "There is {}.", "Findings of {}.")
 ABSENT = ("No {}.", "There is no {}.", "No evidence of {}.")
-MAX_SCALE = 100.0
 
 
 def scale_gradient(x: Tensor, share: float) -> Tensor:
@@ -70,14 +70,15 @@ class LabelPosterior(nn.Module):
         self._by_channel: bool | None = None
 
     def forward(self, step: Step) -> tuple[Tensor, Tensor]:
-        """Return P(present), (B, K) float32, and whether any labeler looked at the study, (B,) bool."""
+        """Return P(present), (B, K) float32, and whether any labeler that tells something looked at the study, (B,) bool."""
         batch = step.batch
         if self._by_channel is None:  # a checkpoint keeps the channels as the tensor made of them
             self._by_channel = bool((step.llr != 0).any())
         llr = step.llr[batch["dataset"]] if self._by_channel else None
         said = (batch["state"], batch["probability"], batch["looked"])
         posterior = label_posterior(*said, self.prior, llr, self.siblings, step.pool)
-        return posterior, batch["looked"].any(dim=2).any(dim=1)
+        told = batch["looked"] if llr is None else heard(batch["looked"], llr)
+        return posterior, told.any(dim=2).any(dim=1)
 
 
 class TextContrast(Objective):
@@ -139,7 +140,7 @@ class TextContrast(Objective):
     @property
     def scale(self) -> Tensor:
         """The inverse temperature, a scalar of at most 100."""
-        return self.log_scale.exp().clamp(max=MAX_SCALE).squeeze(0)
+        return inverse_temperature(self.log_scale).squeeze(0)
 
     def weigh(self, text_weights: Tensor) -> None:
         """Let data sets count by how well their text describes their images, (D,) floating in [0, 1], nan where that is not known.
@@ -181,7 +182,12 @@ class TextContrast(Objective):
         if self.training or self._prompts is None:
             self._prompts = self._embed_prompts(step.encoders)
         image: Tensor = self.spaces["text"](step.image.pooled)
-        return self.scale * image @ self._prompts.T
+        with torch.autocast(image.device.type, enabled=False):  # in half precision many images would have one score
+            return self.scale * widened(image) @ widened(self._prompts).T
+
+    def after_step(self, encoders: Encoders) -> None:
+        """Keep the temperature within its limit."""
+        cap_scale(self.log_scale)
 
     def encode_prompts(self, encoders: Encoders, texts: list[str]) -> Tensor:
         """Return the unit vectors of prompts, (len(texts), dim)."""

@@ -19,17 +19,17 @@ from hybridpt.functional.channel import channel_nll, channel_penalty, joint_chan
 from hybridpt.functional.elr import TemporalTargets, elr_term
 from hybridpt.functional.gce import gce_loss
 from hybridpt.functional.joint import joint_mean
+from hybridpt.functional.pool import heard
 from hybridpt.functional.rows import RowCount
 from hybridpt.functional.weights import LearnedWeights, SourceWeights, analytic_weights
 from hybridpt.noise import channel_bits, channel_evidence, log_channels, sibling_matrix
-from hybridpt.objectives.base import Encoders, Objective, Step
+from hybridpt.objectives.base import Encoders, Objective, Step, cap_scale, inverse_temperature, widened
 from labelers.errors import UsageError
 
 __all__ = ["LabelTerm", "Supervised"]
 
 SCALE = 10.0
 """Inverse temperature at the start."""
-MAX_SCALE = 100.0
 
 LabelTerm = Literal["channel", "soft", "bce", "gce", "elr"]
 SourceWeighting = Literal["none", "analytic", "learned"]
@@ -183,11 +183,17 @@ class Supervised(Objective):
     def logits(self, step: Step) -> Tensor:
         """Return log-odds of the findings, (B, K) float32."""
         pooled = step.image.pooled
-        if self.head == "linear":
-            return cast(Tensor, self.linear(pooled)).float() + self.bias
-        embedded: Tensor = self.spaces["label"](pooled)
-        scale = self.log_scale.exp().clamp(max=MAX_SCALE)
-        return scale * embedded @ F.normalize(self.prototypes, dim=-1).T + self.bias
+        embedded: Tensor = pooled if self.head == "linear" else self.spaces["label"](pooled)
+        with torch.autocast(embedded.device.type, enabled=False):  # in half precision many images would have one score
+            if self.head == "linear":
+                return F.linear(widened(embedded), widened(self.linear.weight)) + self.bias
+            prototypes = F.normalize(widened(self.prototypes), dim=-1)
+            return inverse_temperature(self.log_scale) * widened(embedded) @ prototypes.T + self.bias
+
+    def after_step(self, encoders: Encoders) -> None:
+        """Keep the temperature within its limit."""
+        if self.head == "prototypes":
+            cap_scale(self.log_scale)
 
     def forward(self, step: Step) -> dict[str, Tensor]:
         """Return the mean over the cells that a labeler judged or gold knows, in nats, under ``nll`` (``gce`` for that term).
@@ -235,7 +241,7 @@ class Supervised(Objective):
         if self.by_posterior:
             prior, llr = cast(Tensor, self.prior), step.llr[batch["dataset"]]
             posterior = label_posterior(state, batch["probability"], looked, prior, llr, pool=step.pool)
-            known = looked.any(dim=1)
+            known = heard(looked, llr).any(dim=1)
             return soft_loss(logits, posterior.unsqueeze(1), known.unsqueeze(1)), known
         if term == "soft":
             return soft_loss(logits, batch["probability"], looked, sources), looked.any(dim=1)
@@ -256,10 +262,10 @@ class Supervised(Objective):
                 "Supervised: channel_trainable needs a frozen image encoder, since channels that are learned with a deep network drift; "
                 "give --model.frozen_layers -1, or leave it out"
             )
-        heard = (batch["state"], learned[batch["dataset"]], batch["looked"])
+        said = (batch["state"], learned[batch["dataset"]], batch["looked"])
         if sources.scale is not None:
-            return channel_nll(logits, *heard, sources)
-        return joint_channel_nll(logits, *heard, step.pool)
+            return channel_nll(logits, *said, sources)
+        return joint_channel_nll(logits, *said, step.pool)
 
     def _sources(self, step: Step) -> SourceWeights:
         siblings = cast(Tensor, self.siblings) if self._related else None

@@ -125,6 +125,17 @@ def test_augmentation_depends_on_its_seed_alone_and_never_flips() -> None:
     assert all(i[..., :10].mean() > i[..., -10:].mean() for i in images)
 
 
+@pytest.mark.parametrize("seed", [0, 4295, 20260101, 2**63 - 1])
+def test_any_seed_of_the_data_is_one_of_torch_and_every_row_and_epoch_has_its_own(seed: int) -> None:
+    sampler = EpochSampler(np.arange(7), seed)
+    seeds = []
+    for epoch in (0, 1):
+        sampler.set_epoch(epoch)
+        seeds += [key.seed for key in sampler]
+    assert all(torch.Generator().manual_seed(s).initial_seed() == s for s in seeds if s is not None)
+    assert len(set(seeds) - {None}) == 14
+
+
 def test_crops_have_the_shape_of_their_view() -> None:
     view = View("local", count=3, size=16, scale=(0.1, 0.4))
     crops = crop(np.random.default_rng(0).random((40, 50)).astype(np.float32), view, torch.Generator().manual_seed(0))

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from hybridpt.functional import bce_loss, channel_loss, clip_loss, masked_mean, soft_loss
+from hybridpt.functional import bce_loss, channel_loss, clip_loss, joint_channel_loss, masked_mean, soft_loss, state_logits
+from hybridpt.functional.channel import joint_channel_nll
+from hybridpt.functional.pool import Pool
+from hybridpt.functional.weights import SourceWeights
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED
 
 B, S, K = 6, 3, 4
@@ -80,6 +83,41 @@ def test_a_state_that_tells_nothing_has_no_gradient(logits: Tensor, state: Tenso
     (gradient,) = torch.autograd.grad(loss.sum(), logits)
     assert (gradient == 0).all()
     assert (loss == 0).all()
+
+
+def test_who_has_no_channel_takes_no_share_of_what_others_say(logits: Tensor, state: Tensor) -> None:
+    """Two siblings of whom the second's channel was refused for all findings but the first."""
+    log_channel = channels((B, S, K))[:, :2].clone()
+    log_channel[:, 1, 1:] = math.log(0.25)
+    both, first = torch.ones(B, 2, K, dtype=torch.bool), torch.ones(B, 2, K, dtype=torch.bool)
+    first[:, 1] = False
+    pool = Pool(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [0.6, 0.5]]), torch.tensor([[-0.1, 0.1]]).repeat(K, 1))
+    siblings = SourceWeights(torch.ones(2, 2, dtype=torch.bool))
+    said = state[:, :2], ratio(log_channel)
+    for two, one in (
+        (channel_loss(logits, *said, both, siblings), channel_loss(logits, *said, first, siblings)),
+        (joint_channel_loss(logits, *said, both, pool), joint_channel_loss(logits, *said, first, pool)),
+        (
+            joint_channel_nll(logits, said[0], log_channel, both, pool),
+            joint_channel_nll(logits, said[0], log_channel, first, pool),
+        ),
+    ):
+        assert torch.equal(two[:, 1:], one[:, 1:])
+        assert (two[:, 0] != one[:, 0]).any()
+
+
+def test_heads_of_states_read_in_half_precision_what_they_read_in_full() -> None:
+    generator = torch.Generator().manual_seed(0)
+    tokens, query = torch.randn(3, 7, 16, generator=generator), torch.randn(5, 16, generator=generator)
+    weight, bias = torch.randn(5, 4, 16, generator=generator), torch.randn(5, 4, generator=generator)
+    mask = torch.arange(7) < torch.tensor([[7], [4], [1]])
+    full = state_logits(tokens, mask, query, weight, bias)
+    for dtype in (torch.bfloat16, torch.float16):
+        with torch.autocast("cpu", dtype):
+            half = state_logits(tokens, mask, query, weight, bias)
+            other = state_logits(torch.where(mask[..., None], tokens, 9.0), mask, query, weight, bias)
+        torch.testing.assert_close(half.float(), full, atol=0.15, rtol=0.05)
+        assert torch.equal(half, other)  # what is masked is not read
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

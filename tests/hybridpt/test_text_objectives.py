@@ -29,7 +29,7 @@ from labelers import UsageError
 from labelers.fusion import Fusion
 from labelers.rules import Product
 from labelers.types import NEGATIVE, POSITIVE
-from tests.hybridpt.test_objectives import FINDINGS, SOURCES, make_batch, make_model
+from tests.hybridpt.test_objectives import FINDINGS, SOURCES, channel_set, make_batch, make_model
 
 contrasts = pytest.mark.parametrize("cls", [Clip, SigLip, SoftClip, UniCL])
 TEXTS = ("no edema", "a nodule", "edema", "all clear")
@@ -86,8 +86,36 @@ def test_the_temperature_is_bounded(cls: type[TextContrast]) -> None:
     assert objective.scale.item() == pytest.approx(10 if cls is SigLip else 1 / 0.07)
     with torch.no_grad():
         objective.log_scale.fill_(20)
-    assert objective.scale.item() == 100
+    assert objective.scale.item() == pytest.approx(100)
     assert torch.isfinite(model.losses(written_batch())["loss"])
+
+
+@contrasts
+def test_a_temperature_comes_back_from_its_bound(cls: type[TextContrast]) -> None:
+    """As do the prototypes' scale; one step too far is not for good."""
+    model = make_model(it=cls(dim=16), head=Supervised(dim=16))
+    for objective in model.objectives.values():
+        with torch.no_grad():
+            objective.log_scale.fill_(20)  # type: ignore[operator,union-attr]
+        objective.after_step(model.encoders)  # type: ignore[operator]
+        assert objective.log_scale.item() == pytest.approx(math.log(100))  # type: ignore[operator,union-attr]
+    found = gradients(model, written_batch())
+    assert found["objectives.it.log_scale"] != 0
+    assert found["objectives.head.log_scale"] != 0
+
+
+@contrasts
+def test_scores_have_full_precision_in_half_precision(cls: type[TextContrast]) -> None:
+    """Rounded to eight bits many images would tie."""
+    model = make_model(it=cls(dim=16), head=Supervised(dim=16), line=Supervised(head="linear")).eval()
+    with torch.no_grad():
+        model.objectives["line"].linear.weight.normal_()  # type: ignore[operator,union-attr]
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        step = _step(model, make_batch(64))
+        logits = [objective.logits(step) for objective in model.objectives.values()]  # type: ignore[operator]
+    for z in logits:
+        assert z.dtype == torch.float32
+        assert (z != z.bfloat16().float()).float().mean() > 0.9
 
 
 @contrasts
@@ -185,6 +213,29 @@ def test_the_posterior_of_a_strong_channel_outvotes_the_prior() -> None:
     torch.testing.assert_close(posterior[0, 0], positive[0] / (1 + positive[0]))
     torch.testing.assert_close(posterior[7, 1], positive[1] / (1 + positive[1]))
     assert known.all()
+
+
+def test_who_has_no_channel_makes_no_target() -> None:
+    """A study that nobody else labelled is unknown: neither like all others of its kind, nor without findings, nor as likely ill as any."""
+    measured = dataclasses.replace(SOURCES, channels=channel_set(("one",)))
+    objectives = {"unicl": UniCL(dim=16, prompts=True), "soft_clip": SoftClip(dim=16), "head": Supervised()}
+    model = built(measured, **objectives).eval()
+    soft: Any = Supervised("soft", soft_targets="posterior")
+    soft.build(model.encoders, measured)
+    batch, unlabelled = written_batch(), written_batch()
+    for given in (batch, unlabelled):
+        stated(given, EDEMA, NODULE)
+        given["has_text"][4:] = False
+        given["looked"][::2, 0] = False  # by the other labeler alone
+    unlabelled["looked"][::2] = False
+    step, other = _step(model, batch), _step(model, unlabelled)
+    for name in ("unicl", "soft_clip"):
+        posterior: Any = model.objectives[name].posterior  # type: ignore[union-attr]
+        assert posterior(step)[1].tolist() == [False, True] * 4
+        for term, value in model.objectives[name](step).items():
+            torch.testing.assert_close(value, model.objectives[name](other)[term])
+    torch.testing.assert_close(soft(step)["nll"], soft(other)["nll"])
+    assert soft.counts(step)["nll"] == soft.counts(other)["nll"] == 8
 
 
 def _step(model: HybridModule, batch: Batch) -> Any:

@@ -12,9 +12,10 @@ from scipy.optimize import minimize
 
 from labelers import Gold, InputError, LabelTable, Pool, Vocabulary, estimate_channels, read_channels
 from labelers.channel import ChannelSet
+from labelers.pool import fit_pool
 from labelers.rows import PRIOR_ROWS, mean_row, posterior_rows
 from labelers.simulation import Simulation, simulate_votes
-from labelers.votes import SILENT
+from labelers.votes import SILENT, find_patterns, tally
 
 
 def estimated(drawn: Simulation, gold: int) -> ChannelSet:
@@ -190,3 +191,18 @@ def test_agreement_alone_gives_no_pool() -> None:
         for name, state in zip(drawn.votes.labelers, drawn.votes.state, strict=True)
     ]
     assert estimate_channels(tables, None).pool is None
+
+
+def test_who_has_no_channel_of_a_finding_is_as_one_that_did_not_look() -> None:
+    drawn = simulate_votes(300, 5, findings=2, labelers=2, shared=0.6, prevalence=(0.2, 0.4))
+    state, names = drawn.votes.state, drawn.votes.labelers
+    silent = state.copy()
+    silent[1, :, 1] = SILENT
+    told = np.array([[True, True], [True, False]])
+    whole, without, other = (
+        fit_pool(tally(find_patterns(given), drawn.truth), names, drawn.votes.findings, who)
+        for given, who in ((state, told), (silent, told), (state, np.ones_like(told)))
+    )
+    together = frozenset(names)
+    assert whole.exponents[together] == pytest.approx(without.exponents[together], abs=2e-3)  # but for its mean row over findings
+    assert whole.exponents[together] != pytest.approx(other.exponents[together], abs=2e-2)
