@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hybridpt.functional.contrast import softmax_contrast
 from hybridpt.functional.gather import ALONE, Shard
-from hybridpt.functional.pairs import BLOCK, same_report
+from hybridpt.functional.pairs import BLOCK, same_dataset, same_report
 
 __all__ = ["clip_loss"]
 
@@ -20,6 +20,7 @@ def clip_loss(
     *,
     said: Tensor | None = None,
     anchor: Tensor | None = None,
+    dataset: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -35,10 +36,12 @@ def clip_loss(
             that is the text alone.
         anchor: What each pair counts for, (N,) floating, not negative: its row and its column are multiplied by it, and the sum still
             divided by the number of all; as negatives of others all pairs count alike. None for 1.
+        dataset: Number of the data set of each pair, (N,) int64: images and texts of two data sets are neither positives nor negatives
+            of each other. None where all may be.
         shard: Where this process's rows lie; one process has all, n = N.
         block: Rows and columns computed at a time; memory grows with N, not with its square.
 
     Returns:
-        Loss in nats, a scalar of float32 or wider; zero with a zero gradient for fewer than two pairs, which have no negatives.
+        Loss in nats, a scalar of float32 or wider; zero with a zero gradient for a pair that has no other to be told from.
     """
-    return softmax_contrast(image, text, same_report(study, words, said), scale, anchor, shard, block)
+    return softmax_contrast(image, text, same_report(study, words, said), scale, anchor, same_dataset(dataset), shard, block)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-__all__ = ["BLOCK", "PairWeight", "affinity", "same_label", "same_report"]
+__all__ = ["BLOCK", "PairWeight", "affinity", "same_dataset", "same_label", "same_report"]
 
 BLOCK = 2048
 """Rows and columns of a block; 16 MiB a block of float32, whatever the batch."""
@@ -49,6 +49,18 @@ def same_label(label: Tensor) -> PairWeight:
         The weight, of bool.
     """
     return lambda rows, columns: (label[rows, None] == label[columns]) & (label[rows, None] >= 0)
+
+
+def same_dataset(dataset: Tensor | None) -> PairWeight | None:
+    """Pairs of one data set.
+
+    Args:
+        dataset: Number of the data set of each pair, (N,) int64; None where all are of one.
+
+    Returns:
+        The weight, of bool; None where all are of one.
+    """
+    return None if dataset is None else lambda rows, columns: dataset[rows, None] == dataset[columns]
 
 
 def affinity(posterior: Tensor, known: Tensor) -> PairWeight:

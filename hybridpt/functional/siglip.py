@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hybridpt.functional.contrast import sigmoid_contrast
 from hybridpt.functional.gather import ALONE, Shard
-from hybridpt.functional.pairs import BLOCK, same_report
+from hybridpt.functional.pairs import BLOCK, same_dataset, same_report
 
 __all__ = ["siglip_loss"]
 
@@ -21,6 +21,7 @@ def siglip_loss(
     *,
     said: Tensor | None = None,
     anchor: Tensor | None = None,
+    dataset: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -35,10 +36,13 @@ def siglip_loss(
         bias: Log-odds of a pair of cosine 0, a scalar.
         said: As in ``clip_loss``.
         anchor: What each pair counts for, (N,) floating, not negative; that of image i and text j counts the mean of both. None for 1.
+        dataset: As in ``clip_loss``.
         shard: As in ``clip_loss``.
         block: Likewise.
 
     Returns:
         Loss in nats, a scalar of float32 or wider; zero with a zero gradient for no pair.
     """
-    return sigmoid_contrast(image, text, same_report(study, words, said), scale, bias, anchor, shard, block)
+    return sigmoid_contrast(
+        image, text, same_report(study, words, said), scale, bias, anchor, same_dataset(dataset), shard, block
+    )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from hybridpt.functional.contrast import softmax_contrast
 from hybridpt.functional.gather import ALONE, Shard
-from hybridpt.functional.pairs import BLOCK, affinity, same_report
+from hybridpt.functional.pairs import BLOCK, affinity, same_dataset, same_report
 
 __all__ = ["soft_clip_loss"]
 
@@ -23,6 +23,7 @@ def soft_clip_loss(
     *,
     said: Tensor | None = None,
     anchor: Tensor | None = None,
+    dataset: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -41,6 +42,7 @@ def soft_clip_loss(
         scale: Inverse temperature, a positive scalar.
         said: As in ``clip_loss``.
         anchor: Likewise.
+        dataset: Likewise.
         shard: Likewise.
         block: Likewise.
 
@@ -53,4 +55,4 @@ def soft_clip_loss(
         likeness = alike(rows, columns)
         return torch.where(report(rows, columns), likeness.new_ones(()), likeness)
 
-    return softmax_contrast(image, text, weight, scale, anchor, shard, block)
+    return softmax_contrast(image, text, weight, scale, anchor, same_dataset(dataset), shard, block)

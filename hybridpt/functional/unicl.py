@@ -6,7 +6,7 @@ from torch import Tensor
 
 from hybridpt.functional.contrast import softmax_contrast
 from hybridpt.functional.gather import ALONE, Shard
-from hybridpt.functional.pairs import BLOCK, same_label, same_report
+from hybridpt.functional.pairs import BLOCK, same_dataset, same_label, same_report
 
 __all__ = ["unicl_loss"]
 
@@ -21,6 +21,7 @@ def unicl_loss(
     *,
     said: Tensor | None = None,
     anchor: Tensor | None = None,
+    dataset: Tensor | None = None,
     shard: Shard = ALONE,
     block: int = BLOCK,
 ) -> Tensor:
@@ -37,6 +38,7 @@ def unicl_loss(
         scale: Inverse temperature, a positive scalar.
         said: As in ``clip_loss``.
         anchor: Likewise.
+        dataset: Likewise.
         shard: Likewise.
         block: Likewise.
 
@@ -44,4 +46,6 @@ def unicl_loss(
         Loss in nats, a scalar of float32 or wider; zero with a zero gradient for fewer than two pairs.
     """
     report, class_ = same_report(study, words, said), same_label(label)
-    return softmax_contrast(image, text, lambda r, c: report(r, c) | class_(r, c), scale, anchor, shard, block)
+    return softmax_contrast(
+        image, text, lambda r, c: report(r, c) | class_(r, c), scale, anchor, same_dataset(dataset), shard, block
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from typing import NamedTuple, Self, cast
+from typing import Literal, NamedTuple, Self, cast, get_args
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,10 @@ from hybridpt.noise import sibling_matrix
 from hybridpt.objectives.base import Encoders, Objective, Step, cap_scale, inverse_temperature, widened
 from labelers.errors import UsageError
 
-__all__ = ["LabelPosterior", "Pairs", "TextContrast", "scale_gradient"]
+__all__ = ["LabelPosterior", "Negatives", "Pairs", "TextContrast", "scale_gradient"]
+
+Negatives = Literal["dataset", "all"]
+"""Whose reports an image is told from."""
 
 PRESENT = ("{}.", "There is {}.", "Findings of {}.")
 ABSENT = ("No {}.", "There is no {}.", "No evidence of {}.")
@@ -41,6 +44,7 @@ class Pairs(NamedTuple):
         words: Number of the distinct text, (N,) int64.
         said: Numbers of all texts that the report could have been drawn as, (N, U) int64, -1 beyond the last.
         anchor: What the pair counts for, (N,) float32 in [0, 1]; None where all count alike.
+        dataset: Number of its data set, (N,) int64; None where pairs of all data sets meet.
         shard: Where this process's rows lie.
     """
 
@@ -50,6 +54,7 @@ class Pairs(NamedTuple):
     words: Tensor
     said: Tensor
     anchor: Tensor | None
+    dataset: Tensor | None
     shard: Shard
 
 
@@ -87,6 +92,10 @@ class TextContrast(Objective):
     The pairs are those of all processes. Findings are scored zero-shot, by the prompts that say that one is present against those that
     say that it is not.
 
+    An image is told only from the other reports of its own data set, as in batches of one source (Nussbaum et al. 2024, arXiv
+    2402.01613; Merrick 2024, arXiv 2407.18887): between data sets the style of the pictures and of the reports tells enough, and nothing
+    of the findings need be learned. ``negatives="all"`` is the contrast as published.
+
     With ``dataset_weights`` a pair counts by how well the reports of its data set describe their images, relative to the best data set
     (see ``hybridpt.functional.weights.text_weights``); as negatives of others all count alike. The model estimates it at each validation,
     with a supervised head; until then, and where nothing is known, a pair counts 1. A validation weighs nothing, so that its loss
@@ -98,20 +107,32 @@ class TextContrast(Objective):
         gradient: Share of the gradient that reaches the image encoder, in [0, 1]; with 0 only the projections and the text encoder learn.
         scale: Inverse temperature at the start.
         dataset_weights: Let each pair count by its data set.
+        negatives: Whose reports an image is told from: those of its own ``dataset``, or ``all``.
 
     Raises:
-        UsageError: A number out of its range.
+        UsageError: A number out of its range, or another word.
     """
 
     task = "zero_shot"
     contrasts = True
 
-    def __init__(self, dim: int, weight: float, gradient: float, scale: float, dataset_weights: bool = False) -> None:
+    def __init__(
+        self,
+        dim: int,
+        weight: float,
+        gradient: float,
+        scale: float,
+        dataset_weights: bool = False,
+        negatives: Negatives = "dataset",
+    ) -> None:
         super().__init__(weight)
         if not 0 <= gradient <= 1:
             raise UsageError(f"the option gradient of {type(self).__name__}: expected a number from 0 to 1, got {gradient}")
         if dim < 1:
             raise UsageError(f"the option dim of {type(self).__name__}: expected a whole number from 1, got {dim}")
+        if negatives not in get_args(Negatives):
+            raise UsageError(f"the option negatives of {type(self).__name__}: expected 'dataset' or 'all', got '{negatives}'")
+        self.negatives = negatives
         self.dim = dim
         self.gradient = gradient
         self.dataset_weights = dataset_weights
@@ -128,6 +149,7 @@ class TextContrast(Objective):
         if self.dataset_weights:
             self.register_buffer("dataset_weight", torch.ones(len(sources.datasets) + 1))
         self.findings = sources.findings
+        self._apart = self.negatives == "dataset" and len(sources.datasets) > 1
         self.spaces["text"] = Projection(encoders.need_image(self.name).width, self.dim)
         self.text_projection = Projection(encoders.need_text(self.name).width, self.dim)
         self.log_scale = nn.Parameter(torch.tensor([math.log(self._start)]))
@@ -167,7 +189,8 @@ class TextContrast(Objective):
         anchor = None
         if self.dataset_weights and self.training:
             anchor = gather(cast(Tensor, self.dataset_weight)[batch["dataset"][rows]], shard)
-        return Pairs(self.images(step, rows), text, study, words, gather(said, shard), anchor, shard)
+        dataset = gather(batch["dataset"][rows], shard) if self._apart else None
+        return Pairs(self.images(step, rows), text, study, words, gather(said, shard), anchor, dataset, shard)
 
     @abstractmethod
     def forward(self, step: Step) -> dict[str, Tensor]:

@@ -10,7 +10,7 @@ from hybridpt.functional import soft_clip_loss
 from hybridpt.functional.gather import gather
 from hybridpt.objectives.base import Encoders, Step
 from hybridpt.objectives.clip import TEMPERATURE
-from hybridpt.objectives.contrast import LabelPosterior, TextContrast
+from hybridpt.objectives.contrast import LabelPosterior, Negatives, TextContrast
 from labelers.errors import UsageError
 
 __all__ = ["SoftClip"]
@@ -26,13 +26,21 @@ class SoftClip(TextContrast):
         weight: What the loss is multiplied by in the sum.
         gradient: Share of the gradient that reaches the image encoder, in [0, 1].
         dataset_weights: Let each pair count by how well its data set's reports describe images; needs ``Supervised`` beside it.
+        negatives: Whose reports an image is told from: those of its own ``dataset``, or ``all``.
 
     Raises:
         UsageError: A number out of its range.
     """
 
-    def __init__(self, dim: int = 256, weight: float = 1.0, gradient: float = 1.0, dataset_weights: bool = False) -> None:
-        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights)
+    def __init__(
+        self,
+        dim: int = 256,
+        weight: float = 1.0,
+        gradient: float = 1.0,
+        dataset_weights: bool = False,
+        negatives: Negatives = "dataset",
+    ) -> None:
+        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights, negatives)
 
     def check(self, sources: Sources) -> None:
         """Refuse to train without labels.
@@ -54,4 +62,4 @@ class SoftClip(TextContrast):
         posterior, known = self.posterior(step)
         posterior, known = gather(posterior[rows], p.shard), gather(known[rows].to(torch.uint8), p.shard) > 0
         given = (p.image, p.text, p.study, p.words, posterior, known, self.scale)
-        return {"contrast": soft_clip_loss(*given, said=p.said, anchor=p.anchor, shard=p.shard)}
+        return {"contrast": soft_clip_loss(*given, said=p.said, anchor=p.anchor, dataset=p.dataset, shard=p.shard)}

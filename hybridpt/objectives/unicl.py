@@ -12,7 +12,7 @@ from hybridpt.functional import unicl_loss
 from hybridpt.functional.gather import gather, meet
 from hybridpt.objectives.base import Encoders, Step
 from hybridpt.objectives.clip import TEMPERATURE
-from hybridpt.objectives.contrast import LabelPosterior, TextContrast
+from hybridpt.objectives.contrast import LabelPosterior, Negatives, TextContrast
 from labelers.errors import UsageError
 
 __all__ = ["UniCL"]
@@ -33,6 +33,7 @@ class UniCL(TextContrast):
             "pleural effusion, cardiomegaly". It shares no negatives with real text.
         dataset_weights: Let each pair of image and report count by how well its data set's reports describe images; needs ``Supervised``
             beside it.
+        negatives: Whose reports an image is told from: those of its own ``dataset``, or ``all``; prompts of all data sets meet.
 
     Raises:
         UsageError: A number out of its range.
@@ -45,8 +46,9 @@ class UniCL(TextContrast):
         gradient: float = 1.0,
         prompts: bool = False,
         dataset_weights: bool = False,
+        negatives: Negatives = "dataset",
     ) -> None:
-        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights)
+        super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights, negatives)
         self.prompts = prompts
 
     def check(self, sources: Sources) -> None:
@@ -70,7 +72,9 @@ class UniCL(TextContrast):
         p = self.pairs(step)
         code = torch.cat([known[:, None], present], dim=1).to(torch.uint8)
         label = _numbered(gather(code[step.reported], p.shard))
-        loss = unicl_loss(p.image, p.text, p.study, p.words, label, self.scale, said=p.said, anchor=p.anchor, shard=p.shard)
+        loss = unicl_loss(
+            p.image, p.text, p.study, p.words, label, self.scale, said=p.said, anchor=p.anchor, dataset=p.dataset, shard=p.shard
+        )
         return {"contrast": loss, "prompts": self._prompted(step, known, present)} if self.prompts else {"contrast": loss}
 
     def counts(self, step: Step) -> dict[str, Tensor]:

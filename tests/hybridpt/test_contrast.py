@@ -30,9 +30,11 @@ def unit(rows: int, seed: int, dtype: torch.dtype = torch.float64, width: int = 
 
 
 class Case:
-    """A batch with repeated studies, texts, sentences and labels."""
+    """A batch with repeated studies, texts, sentences and labels, of one data set or of three."""
 
-    def __init__(self, rows: int = N, dtype: torch.dtype = torch.float64, width: int = D, weighted: bool = False) -> None:
+    def __init__(
+        self, rows: int = N, dtype: torch.dtype = torch.float64, width: int = D, weighted: bool = False, apart: bool = False
+    ) -> None:
         self.image, self.text = unit(rows, 0, dtype, width), unit(rows, 1, dtype, width)
         self.study = torch.randint(0, max(1, 2 * rows // 3), (rows,), generator=draws(2))
         self.words = torch.randint(0, max(1, rows), (rows,), generator=draws(3))
@@ -44,6 +46,7 @@ class Case:
         self.scale, self.bias = torch.tensor(SCALE, dtype=dtype), torch.tensor(BIAS, dtype=dtype)
         of_datasets = torch.tensor([1, 0.3, 0], dtype=torch.float64)
         self.anchor = of_datasets[torch.arange(rows) % 3] if weighted else None
+        self.dataset = torch.randint(0, 3, (rows,), generator=draws(8)) if apart else None
 
     def of(self, name: str, *features: Tensor, **options: Any) -> Tensor:
         image, text, scale, bias = features or (self.image, self.text, self.scale, self.bias)
@@ -53,13 +56,19 @@ class Case:
             "unicl": (self.label, scale),
             "soft_clip": (self.posterior, self.known, scale),
         }
-        return LOSSES[name](image, text, self.study, self.words, *more[name], said=self.said, anchor=self.anchor, **options)
+        given = (image, text, self.study, self.words, *more[name])
+        return LOSSES[name](*given, said=self.said, anchor=self.anchor, dataset=self.dataset, **options)
+
+    def meets(self, i: int, j: int) -> bool:
+        return self.dataset is None or bool(self.dataset[i] == self.dataset[j])
 
     def same_report(self, i: int, j: int) -> bool:
         return bool(self.study[i] == self.study[j]) or int(self.words[j]) in self.said[i].tolist()
 
     def weight(self, name: str, i: int, j: int) -> float:
         """What pair (i, j) counts for, from the definitions, in Python."""
+        if not self.meets(i, j):
+            return 0.0
         if self.same_report(i, j):
             return 1.0
         if name == "unicl":
@@ -74,11 +83,12 @@ class Case:
         rows = len(image)
         anchor = torch.ones(rows, dtype=image.dtype) if self.anchor is None else self.anchor.to(image.dtype)
         weight = torch.tensor([[self.weight(name, i, j) for j in range(rows)] for i in range(rows)], dtype=image.dtype)
+        meets = torch.tensor([[self.meets(i, j) for j in range(rows)] for i in range(rows)])
         if name == "siglip":
             logits = scale * image @ text.T + bias
-            both = (anchor[:, None] + anchor) / 2
+            both = meets * (anchor[:, None] + anchor) / 2
             return (both * F.binary_cross_entropy_with_logits(logits, weight, reduction="none")).sum() / rows
-        logits = scale * image @ text.T
+        logits = torch.where(meets, scale * image @ text.T, torch.finfo(image.dtype).min / 2)
         by_row = F.cross_entropy(logits, weight / weight.sum(1, keepdim=True), reduction="none")
         by_column = F.cross_entropy(logits.T, weight.T / weight.T.sum(1, keepdim=True), reduction="none")
         return (anchor * (by_row + by_column)).sum() / (2 * rows)
@@ -87,26 +97,28 @@ class Case:
 LOSSES: dict[str, Loss] = {"clip": clip_loss, "siglip": siglip_loss, "unicl": unicl_loss, "soft_clip": soft_clip_loss}
 names = pytest.mark.parametrize("name", list(LOSSES))
 weights = pytest.mark.parametrize("weighted", [False, True])
+hospitals = pytest.mark.parametrize("apart", [False, True], ids=["one", "three"])
 
 
 @names
 @weights
-def test_every_loss_is_the_sum_over_its_pairs(name: str, weighted: bool) -> None:
+@hospitals
+def test_every_loss_is_the_sum_over_its_pairs(name: str, weighted: bool, apart: bool) -> None:
     """Loops over pairs, in Python floats, from the definitions of the papers."""
-    case = Case(weighted=weighted)
+    case = Case(weighted=weighted, apart=apart)
     anchor = [1.0] * N if case.anchor is None else case.anchor.tolist()
     cosine = (case.image @ case.text.T).tolist()
     weight = [[case.weight(name, i, j) for j in range(N)] for i in range(N)]
     slow = 0.0
     if name == "siglip":
         for i in range(N):
-            for j in range(N):
+            for j in (j for j in range(N) if case.meets(i, j)):
                 sign = 1 if weight[i][j] else -1
                 slow += (anchor[i] + anchor[j]) / 2 * math.log1p(math.exp(-sign * (SCALE * cosine[i][j] + BIAS))) / N
     else:
         for matrix, target in ((cosine, weight), ([*zip(*cosine, strict=True)], [*zip(*weight, strict=True)])):
-            for row, mass, counts in zip(matrix, target, anchor, strict=True):
-                total = sum(math.exp(SCALE * c) for c in row)
+            for i, (row, mass, counts) in enumerate(zip(matrix, target, anchor, strict=True)):
+                total = sum(math.exp(SCALE * c) for j, c in enumerate(row) if case.meets(i, j))
                 likely = sum(w / sum(mass) * math.log(math.exp(SCALE * c) / total) for c, w in zip(row, mass, strict=True))
                 slow -= counts * likely / (2 * N)
     assert case.of(name).item() == pytest.approx(slow, abs=1e-12)
@@ -114,9 +126,10 @@ def test_every_loss_is_the_sum_over_its_pairs(name: str, weighted: bool) -> None
 
 @names
 @weights
+@hospitals
 @pytest.mark.parametrize("block", [1, 4, 16])
-def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int, weighted: bool) -> None:
-    case = Case(37, torch.float32, width=16, weighted=weighted)
+def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int, weighted: bool, apart: bool) -> None:
+    case = Case(37, torch.float32, width=16, weighted=weighted, apart=apart)
     features = (case.image, case.text, case.scale, case.bias)
     values, gradients = [], []
     for loss in (lambda *f: case.of(name, *f, block=block), lambda *f: case.dense(name, *f)):
@@ -131,8 +144,9 @@ def test_blocks_change_neither_the_loss_nor_its_gradient(name: str, block: int, 
 
 @names
 @weights
-def test_the_gradient_is_right(name: str, weighted: bool) -> None:
-    case = Case(5, weighted=weighted)
+@hospitals
+def test_the_gradient_is_right(name: str, weighted: bool, apart: bool) -> None:
+    case = Case(5, weighted=weighted, apart=apart)
     leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale, case.bias)]
     assert torch.autograd.gradcheck(lambda *f: case.of(name, *f, block=2), leaves)
 
@@ -141,9 +155,10 @@ def test_the_gradient_is_right(name: str, weighted: bool) -> None:
 @weights
 @pytest.mark.parametrize("scale", [0.01, 100.0])
 @pytest.mark.parametrize("autocast", [False, True])
-def test_finite_and_exact_in_bf16(name: str, scale: float, autocast: bool, weighted: bool) -> None:
+@hospitals
+def test_finite_and_exact_in_bf16(name: str, scale: float, autocast: bool, weighted: bool, apart: bool) -> None:
     """Features of bfloat16, or a forward pass under autocast, cost the rounding of the features and nothing more."""
-    case = Case(9, torch.bfloat16, weighted=weighted)
+    case = Case(9, torch.bfloat16, weighted=weighted, apart=apart)
     case.posterior[0], case.posterior[1] = 0, 1
     features = [f.float() if autocast else f for f in (case.image, case.text, torch.tensor(scale).bfloat16(), case.bias)]
     leaves = [f.clone().requires_grad_() for f in features]
@@ -178,6 +193,32 @@ def test_one_pair_has_no_negatives(name: str) -> None:
     else:
         assert loss.item() == 0
         assert (image.grad == 0).all()
+
+
+@names
+def test_data_sets_are_contrasts_of_their_own(name: str) -> None:
+    """The loss of a batch of several is the mean of theirs, by their numbers of pairs; a pair alone in its data set has no negatives."""
+    case = Case(apart=True)
+    assert case.dataset is not None
+    case.dataset[:] = torch.tensor([0, 0, 0, 0, 0, 1, 1, 1, 1, 1, 2])
+    image = case.image.clone().requires_grad_()
+    loss = case.of(name, image, case.text, case.scale, case.bias)
+    loss.backward()
+    assert image.grad is not None
+    parts = 0.0
+    for number in range(3):
+        own, part = case.dataset == number, Case()
+        for key in ("image", "text", "study", "words", "said", "label", "posterior", "known"):
+            setattr(part, key, getattr(case, key)[own])
+        parts += own.sum().item() / N * part.of(name).item()
+    assert loss.item() == pytest.approx(parts, abs=1e-12)
+    if name != "siglip":
+        assert (image.grad[-1] == 0).all()
+    case.dataset[:] = 0
+    everybody = case.of(name).item()
+    assert everybody != pytest.approx(parts, abs=1e-3)
+    case.dataset = None
+    assert case.of(name).item() == everybody
 
 
 def with_gradients(case: Case, name: str) -> tuple[Tensor, list[Tensor]]:
@@ -285,9 +326,10 @@ class Largest(TorchDispatchMode):
 
 @names
 @weights
-def test_memory_is_linear_in_the_batch(name: str, weighted: bool) -> None:
+@hospitals
+def test_memory_is_linear_in_the_batch(name: str, weighted: bool, apart: bool) -> None:
     def largest(rows: int) -> int:
-        case = Case(rows, torch.float32, weighted=weighted)
+        case = Case(rows, torch.float32, weighted=weighted, apart=apart)
         leaves = [f.clone().requires_grad_() for f in (case.image, case.text, case.scale, case.bias)]
         with Largest() as seen:
             case.of(name, *leaves, block=32).backward()

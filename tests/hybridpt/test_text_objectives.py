@@ -290,6 +290,54 @@ def test_one_projection_needs_one_dimension() -> None:
         SharedProjection().check(Sources(FINDINGS, (), ("nih",), (0.1, 0.1), 32))
 
 
+# whose reports an image is told from
+
+
+@contrasts
+def test_an_image_is_told_from_the_reports_of_its_own_data_set(cls: type[TextContrast]) -> None:
+    """What another hospital's reports say moves no image of this one, unless all are asked for."""
+    batch = written_batch()
+    batch["dataset"] = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
+    batch["study"] = batch["words"] = torch.arange(8)
+    batch["said"] = batch["words"].unsqueeze(1)
+    batch["state"][4:], batch["looked"][4:] = NEGATIVE, True
+    for negatives in ("dataset", "all"):
+        model = make_model(it=cls(dim=16, negatives=negatives)).eval()  # type: ignore[call-arg]
+        step = _step(model, batch)
+        image = step.image.pooled.detach().requires_grad_()
+        step.image = step.image._replace(pooled=image)
+        objective: Any = model.objectives["it"]
+        of_texts = []
+        for other in (step.text, torch.cat([step.text[:4], torch.randn_like(step.text[4:])])):
+            step.text = other
+            of_texts.append(torch.autograd.grad(objective(step)["contrast"], image, retain_graph=True)[0])
+        assert (of_texts[0] != 0).any(dim=1).all()
+        assert torch.allclose(of_texts[0][:4], of_texts[1][:4], atol=1e-9) == (negatives == "dataset")
+        assert not torch.allclose(of_texts[0][4:], of_texts[1][4:], atol=1e-6)
+
+
+@contrasts
+def test_one_data_set_is_told_from_itself(cls: type[TextContrast]) -> None:
+    sources = dataclasses.replace(SOURCES, datasets=("nih",))
+    losses = []
+    for negatives in ("dataset", "all"):
+        torch.manual_seed(0)
+        contrast = cls(dim=16, negatives=negatives)  # type: ignore[call-arg]
+        model = HybridModule(TimmEncoder("resnet10t"), {"it": contrast}, ByteEncoder(width=32, depth=1))
+        model.build(sources)
+        model.eval()
+        batch = written_batch()
+        batch["dataset"][:] = 0
+        losses.append(model.losses(batch)["loss"].item())
+    assert losses[0] == losses[1]
+
+
+@contrasts
+def test_negatives_are_those_of_the_data_set_or_all(cls: type[TextContrast]) -> None:
+    with pytest.raises(UsageError, match=r"option negatives of \w+: expected 'dataset' or 'all', got 'study'"):
+        cls(negatives="study")  # type: ignore[call-arg]
+
+
 # data sets that count by their text
 
 
@@ -335,7 +383,7 @@ def test_the_weights_of_data_sets_are_those_of_the_anchors() -> None:
     batch["dataset"], batch["has_text"] = torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]), torch.arange(8) != 3
     p = contrast.pairs(_step(model, batch))
     assert p.anchor.tolist() == [0.25, 1, 1, 1, 1, 0.25, 1]
-    expected = clip_loss(p.image, p.text, p.study, p.words, contrast.scale, said=p.said, anchor=p.anchor)
+    expected = clip_loss(p.image, p.text, p.study, p.words, contrast.scale, said=p.said, anchor=p.anchor, dataset=p.dataset)
     torch.testing.assert_close(model.losses(batch)["it/contrast"], expected)
 
 
