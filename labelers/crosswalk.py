@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labelers.errors import InputError, shown_columns, unknown_name
+from labelers.errors import InputError, shown_names, unknown_name
 from labelers.io.text import decode
 from labelers.types import NEGATIVE, POSITIVE, UNCERTAIN, UNMENTIONED, Evidence, Finding, LabelTable, Vocabulary
 from labelers.vocabulary import decode_yaml, load_vocabulary
@@ -300,7 +300,7 @@ def listed(lists: Sequence[Sequence[str]], crosswalk: Crosswalk) -> NDArray[np.i
     if unknown:
         raise InputError(
             f"cross-walk '{crosswalk.name}': expected the labels of this scheme, got {len(unknown)} others: "
-            f"{shown_columns(unknown)}; correct them or choose the data set's own cross-walk"
+            f"{shown_names(unknown)}; correct them or choose the data set's own cross-walk"
         )
     column = np.array([columns.get(str(label), -1) for label in labels], np.int64)[codes]
     row = np.repeat(np.arange(len(lists)), np.fromiter(map(len, lists), np.int64, len(lists)))

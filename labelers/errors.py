@@ -6,13 +6,17 @@ import difflib
 import re
 from collections.abc import Iterable, Sequence
 
-__all__ = ["InputError", "UsageError", "shown_columns", "unknown_name"]
+__all__ = ["InputError", "UsageError", "shown_columns", "shown_names", "unknown_name"]
 
 
 SHOWN = 30
 """Names listed in an error at the most."""
 _NOT_A_NAME = re.compile(r"[.,;:!?](\s|$)|\d{3}|\n|(\S+\s+){4}|.{41}")
 """A sentence, an identifier, several lines, five words or 41 characters: what a row holds, and a header does not."""
+_WHAT = "key|text|report|note|study|patient|subject|accession|exam|image|dicom|path|file|split|finding|impression|label|state"
+_OF_A_HEADER = re.compile(rf"([^\W_]+[_.-])*(({_WHAT})?u?id|({_WHAT})s?(text|name)?)([_.-][^\W_]+)*")
+"""One word that says what a column holds; at least one of a header does, and a short report or a name does not."""
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
 
 class InputError(ValueError):
@@ -45,8 +49,22 @@ def unknown_name(kind: str, name: str, known: Iterable[str]) -> UsageError:
     return UsageError(f"unknown {kind} '{name}': {hint}{shown}")
 
 
-def shown_columns(names: Sequence[str]) -> str:
-    """List column names for an error; a header that looks like a row is not shown, since it may hold a report or an id."""
-    if any(_NOT_A_NAME.search(name) for name in names):
+def shown_columns(header: Sequence[str], some: Sequence[str] | None = None) -> str:
+    """List the column names of a file, or some of them, for an error.
+
+    What may be a row of it is not shown, since that holds a report or an id: a header has names, and one at least that columns have.
+    """
+    if not any(_OF_A_HEADER.fullmatch(_CAPITAL.sub("_", name).lower()) for name in header):
+        return f"not shown, since the {len(header)} in the first row look like no header (is it missing?)"
+    return shown_names(header if some is None or _like_a_row(header) else some)
+
+
+def shown_names(names: Sequence[str]) -> str:
+    """List names for an error, but for those that look like what a row holds."""
+    if _like_a_row(names):
         return "not shown, since they look like a row and not like a header (is the header missing?)"
     return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} in all)" if len(names) > SHOWN else "")
+
+
+def _like_a_row(names: Sequence[str]) -> bool:
+    return any(_NOT_A_NAME.search(name) for name in names)

@@ -15,7 +15,7 @@ import numpy as np
 from labelers.agreement import agreement, shared_errors
 from labelers.channel import ChannelSet, estimate_channels, read_channels
 from labelers.console import check_output, note, one_line, progress, put
-from labelers.errors import InputError, UsageError, shown_columns
+from labelers.errors import InputError, UsageError, shown_names
 from labelers.fusion import fuse_votes
 from labelers.io import Gold, open_table, read_gold, read_table
 from labelers.io.writing import SourceOf
@@ -70,7 +70,7 @@ def note_unknown(table: LabelTable, gold: Gold) -> None:
     if unknown:
         print(
             f"labelers: {len(unknown)} of the gold's findings are not among those of '{table.source}' and are left out: "
-            f"{one_line(shown_columns(unknown))}",
+            f"{one_line(shown_names(unknown))}",
             file=sys.stderr,
         )
 

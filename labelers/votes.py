@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labelers.crosswalk import Crosswalk, from_scheme, load_crosswalk, shipped_crosswalks
-from labelers.errors import InputError, shown_columns
+from labelers.errors import InputError, shown_names
 from labelers.io.reading import Gold
 from labelers.types import NEGATIVE, STATES, UNMENTIONED, LabelTable
 
@@ -70,7 +70,7 @@ def common_findings(tables: Sequence[LabelTable]) -> list[LabelTable]:
         if not names & set(table.vocabulary.names):
             raise InputError(
                 f"the table of '{table.source}' shares no finding with the others (its own are "
-                f"{shown_columns(list(table.vocabulary.names))}), and no cross-walk has them; rename them, or leave the table out"
+                f"{shown_names(list(table.vocabulary.names))}), and no cross-walk has them; rename them, or leave the table out"
             )
     return mapped
 
@@ -150,8 +150,8 @@ def gold_truth(votes: Votes, gold: Gold) -> NDArray[np.float32]:
         )
     if not columns:
         raise InputError(
-            f"labels and gold share no finding; the gold has {shown_columns(list(gold.findings))}, the labels have "
-            f"{shown_columns(list(votes.findings))}; rename the gold's columns"
+            f"labels and gold share no finding; the gold has {shown_names(list(gold.findings))}, the labels have "
+            f"{shown_names(list(votes.findings))}; rename the gold's columns"
         )
     truth = np.full(votes.state.shape[1:], np.nan, np.float32)
     r, g = (np.array(p) for p in zip(*pairs, strict=True))

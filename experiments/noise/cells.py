@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,14 @@ import torch
 from labelled import READ, Labelled, draw_labels, read_labels, sources_of, true_states
 from methods import METHODS
 from numpy.typing import NDArray
-from patients import FINDINGS, World
+from patients import FINDINGS, HOSPITALS, Patients, World
+from torch.nn.utils.rnn import pad_sequence
 from training import Features, Labels, Recipe, SmallNetwork, Texts, encode, fit, predict
 
-from hybridpt.data.text import contrastive_units
+from hybridpt.data.text import TextUnit, contrastive_units
 from hybridpt.encoders import ByteEncoder, ImageEncoder
 from hybridpt.objectives import Clip, Supervised
+from hybridpt.objectives.contrast import Negatives
 from labelers.io import atomic_path
 from labelers.votes import SILENT
 
@@ -45,6 +48,14 @@ def quick(recipes: Recipes) -> Recipes:
     short = {name: replace(recipe, epochs=max(3, recipe.epochs // 3)) for name, recipe in recipes.settings.items()}
     short["features"] = recipes.settings["features"]
     return Recipes(replace(recipes.reference, epochs=8), replace(recipes.text, epochs=3), short)
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """What an image is contrasted with before the labels: a ``unit`` of its report, and whose others (``negatives``)."""
+
+    unit: TextUnit = "sentence"
+    negatives: Negatives = "dataset"
 
 
 @dataclass(frozen=True)
@@ -80,38 +91,31 @@ class Cells:
         sets = {name: encode(encoder, getattr(self.world, name).pixels) for name in ("train", "val", "judged", "test")}
         _save(path, _standardized(sets))
 
-    def text(self, seed: int) -> None:
-        """Pre-train a network on the reports of the training patients and of the others."""
-        path = self.start(seed)
+    def text(self, seed: int, contrast: Contrast = Contrast()) -> None:
+        """Pre-train a network on the reports of the training patients and of the others, and keep its zero-shot scores of the test."""
+        path = self.start(seed, contrast)
         if path.exists():
             return
         torch.manual_seed(seed)
-        both = [self.world.train, self.world.others]
-        report = [text for patients in both for text in patients.report]
-        units = contrastive_units(report, "report")
-        told = np.flatnonzero([len(unit) > 0 for unit in units])
-        text_encoder = ByteEncoder(width=64, depth=1, max_length=384)
-        tokens, mask = text_encoder.tokenizer([units[row][0] for row in told])
-        numbers: dict[str, int] = {}
-        words = torch.tensor([numbers.setdefault(units[row][0], len(numbers)) for row in told])
-        pixels = np.concatenate([patients.pixels for patients in both])[told]
-        labels = Labels(pixels, np.full((1, len(told), len(FINDINGS)), SILENT, np.int8), texts=Texts(tokens, mask, words))
-        encoder = SmallNetwork()
-        fit(
-            encoder,
-            Clip(dim=128),
-            sources_of(("none",), np.full(len(FINDINGS), 0.1)),
-            labels,
-            None,
-            self.recipes.text,
-            text_encoder,
+        both = (self.world.train, self.world.others)
+        text_encoder, texts = told_by(both, contrast.unit)
+        reported = np.flatnonzero((texts.said >= 0).any(1))
+        texts = replace(texts, said=texts.said[reported])
+        pixels, hospital = (
+            np.concatenate([getattr(patients, what) for patients in both])[reported] for what in ("pixels", "hospital")
         )
+        silence = np.full((1, len(reported), len(FINDINGS)), SILENT, np.int8)
+        labels = Labels(pixels, silence, texts=texts, hospital=hospital)
+        sources = sources_of(("none",), np.full(len(FINDINGS), 0.1), hospitals=HOSPITALS)
+        encoder = SmallNetwork()
+        model = fit(encoder, Clip(dim=128, negatives=contrast.negatives), sources, labels, None, self.recipes.text, text_encoder)
+        _save(path.with_suffix(".npz"), {"test": predict(model, self.world.test.pixels)})
         with atomic_path(path) as temporary:
             torch.save(encoder.state_dict(), temporary)
 
-    def start(self, seed: int) -> Path:
+    def start(self, seed: int, contrast: Contrast = Contrast()) -> Path:
         """Where the weights of a pre-trained network are kept."""
-        return self.folder / f"pretrained-{seed}.pt"
+        return self.folder / "starts" / f"{contrast.unit}-{contrast.negatives}-{seed}.pt"
 
     def path(self, setting: str, level: str, kind: str, seed: int, method: str) -> Path:
         """Where the scores of a cell are kept."""
@@ -165,6 +169,15 @@ class Cells:
         if setting == "pretrained":
             encoder.load_state_dict(torch.load(self.start(seed), map_location="cpu"))
         return encoder
+
+
+def told_by(groups: Sequence[Patients], unit: TextUnit) -> tuple[ByteEncoder, Texts]:
+    """Return an encoder that is yet to learn, and what the reports of some patients tell it, in their order."""
+    units = contrastive_units([text for patients in groups for text in patients.report], unit)
+    numbers: dict[str, int] = {}
+    said = [torch.tensor([numbers.setdefault(text, len(numbers)) for text in texts], dtype=torch.int64) for texts in units]
+    encoder = ByteEncoder(width=64, depth=1, max_length=384)
+    return encoder, Texts(*encoder.tokenizer(list(numbers)), pad_sequence(said, batch_first=True, padding_value=-1))
 
 
 def _standardized(sets: dict[str, NDArray[np.float32]]) -> dict[str, NDArray[np.float32]]:

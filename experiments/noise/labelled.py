@@ -168,6 +168,11 @@ def true_states(patients: Patients) -> NDArray[np.int8]:
     return (~patients.truth).astype(np.int8)[None]
 
 
-def sources_of(labelers: tuple[str, ...], prevalence: NDArray[np.float64], channels: ChannelSet | None = None) -> Sources:
+def sources_of(
+    labelers: tuple[str, ...],
+    prevalence: NDArray[np.float64],
+    channels: ChannelSet | None = None,
+    hospitals: tuple[str, ...] = ("phantom",),
+) -> Sources:
     """Return findings and labelers as the package wants them."""
-    return Sources(FINDINGS, labelers, ("phantom",), tuple(float(p) for p in prevalence), SIZE, channels=channels)
+    return Sources(FINDINGS, labelers, hospitals, tuple(float(p) for p in prevalence), SIZE, channels=channels)

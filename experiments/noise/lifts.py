@@ -15,18 +15,20 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 import numpy as np
 import pandas as pd
 import torch
-from cells import FULL, Cells
+from cells import FULL, Cells, Contrast, told_by
 from labelled import Labelled, draw_labels, sources_of
 from methods import METHODS
 from numpy.typing import NDArray
-from patients import FINDINGS, load
+from patients import FINDINGS, HOSPITALS, load
 from tables import scores
 from training import WIDTH, Labels, SmallNetwork, fit, predict
 
+from hybridpt.data.sources import Sources
+from hybridpt.encoders import TextEncoder
 from hybridpt.functional.pool import pooled_evidence
 from hybridpt.module import HybridModule
 from hybridpt.noise import log_channels, pool_of
-from hybridpt.objectives import Supervised
+from hybridpt.objectives import Clip, Objective, Supervised
 from labelers.console import progress
 from labelers.io import atomic_path
 from labelers.votes import SILENT
@@ -48,6 +50,7 @@ class Lift:
         again: Whether the network is a teacher: networks on either half tell, with what the labelers say through the channels, how likely
             each label of the other half is; a third learns from that, from the start.
         unlabeled: Whether it learns also from 11,000 pictures without labels, from what the teachers see there.
+        beside: Trained together with an image-text contrast on the reports of the same patients (the hybrid); None for the labels alone.
     """
 
     setting: str = "scratch"
@@ -57,8 +60,11 @@ class Lift:
     gold: bool = False
     again: bool = False
     unlabeled: bool = False
+    beside: Contrast | None = None
 
 
+WEIGHT = 0.1
+"""Of the contrast beside the labels, as in ``configs/fit/hybrid.yaml``."""
 BCE, CHANNEL = "bce", "channel_gold200"
 LIFTS = {
     "nothing": (Lift(), ("oracle", BCE, CHANNEL)),
@@ -67,6 +73,9 @@ LIFTS = {
     "four times as long": (Lift(longer=4), (BCE, CHANNEL)),
     "pre-training": (Lift("pretrained"), ("oracle", BCE, CHANNEL)),
     "pre-training, twice as long": (Lift("pretrained", longer=2), ("oracle", BCE, CHANNEL)),
+    "a contrast beside the labels": (Lift(beside=Contrast()), ("oracle", BCE, CHANNEL)),
+    "the same with all hospitals": (Lift(beside=Contrast(negatives="all")), (CHANNEL,)),
+    "the same with whole reports": (Lift(beside=Contrast("report")), (CHANNEL,)),
     "no augmentation": (Lift(augmented=0), (CHANNEL,)),
     "twice the augmentation": (Lift(augmented=2), (CHANNEL,)),
     "twice as wide": (Lift(width=2 * WIDTH), (CHANNEL,)),
@@ -104,7 +113,14 @@ class _Trial:
             pixels = np.concatenate([train.images, world.judged.pixels[labels.gold_rows]])
             state = np.concatenate([train.state, labels.gold], axis=1)
             train = Labels(pixels, state, np.concatenate([none, labels.truth]))
-        return self._fit(Supervised(head="linear", **METHODS[self.method].options), sources, train, val)
+        objective = Supervised(head="linear", **METHODS[self.method].options)
+        if self.lift.beside is None:
+            return self._fit(objective, sources, train, val)
+        torch.manual_seed(labels.seed)
+        text_encoder, texts = told_by([world.train], self.lift.beside.unit)
+        train = replace(train, texts=texts, hospital=world.train.hospital)
+        clip = Clip(dim=128, weight=WEIGHT, negatives=self.lift.beside.negatives)
+        return self._fit(objective, replace(sources, datasets=HOSPITALS), train, val, text_encoder, clip)
 
     def _taught(self) -> HybridModule:
         labels, method = self.labels, METHODS[self.method]
@@ -126,14 +142,22 @@ class _Trial:
         prior = sources_of(("teachers",), target.mean(0))
         return self._fit(Supervised(label_term="soft", head="linear"), prior, taught, None)
 
-    def _fit(self, objective: Supervised, *parts: object) -> HybridModule:
+    def _fit(
+        self,
+        objective: Supervised,
+        sources: Sources,
+        train: Labels,
+        val: Labels | None,
+        text_encoder: TextEncoder | None = None,
+        beside: Objective | None = None,
+    ) -> HybridModule:
         torch.manual_seed(self.labels.seed)
         encoder = SmallNetwork(self.lift.width)
         if self.lift.setting == "pretrained":
             encoder.load_state_dict(torch.load(self.cells.start(self.labels.seed), map_location="cpu"))
         recipe = self.cells.recipes.settings[self.lift.setting]
         recipe = replace(recipe, epochs=self.lift.longer * recipe.epochs, augmented=self.lift.augmented)
-        return fit(encoder, objective, *parts, recipe)  # type: ignore[arg-type]
+        return fit(encoder, objective, sources, train, val, recipe, text_encoder, beside)
 
 
 def _posterior(labels: Labelled, seen: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -29,6 +29,7 @@ FINDINGS = (
     "Tube",
 )
 """Those of the phantom that can be seen at that size; nodules, granulomas, fractures and catheters are a pixel or two."""
+HOSPITALS = ("east", "north", "south", "west")
 SEVERITIES = ("subtle", "moderate", "obvious")
 
 
@@ -42,6 +43,7 @@ class Patients:
         severity: 0 subtle, 1 moderate, 2 obvious, -1 absent, (N, K) int8.
         report: What the hospital wrote, "" where it writes none, (N,) of str.
         study_id: (N,) of str.
+        hospital: Place in HOSPITALS, (N,) int64.
     """
 
     pixels: NDArray[np.uint8]
@@ -49,10 +51,12 @@ class Patients:
     severity: NDArray[np.int8]
     report: NDArray[np.object_]
     study_id: NDArray[np.object_]
+    hospital: NDArray[np.int64]
 
     def part(self, rows: NDArray[np.int64]) -> Patients:
         """Return some of the studies."""
-        return Patients(self.pixels[rows], self.truth[rows], self.severity[rows], self.report[rows], self.study_id[rows])
+        fields = (self.pixels, self.truth, self.severity, self.report, self.study_id, self.hospital)
+        return Patients(*(values[rows] for values in fields))
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,7 @@ def load(folder: Path, train: int) -> World:
         _severity(folder, list(frontal["study_id"])),
         frontal["report"].to_numpy(object),
         frontal["study_id"].to_numpy(object),
+        pd.Index(HOSPITALS).get_indexer(frontal["dataset"]),
     )
     odd = pd.factorize(frontal["patient_id"])[0] // 10 % 2 == 1  # whole patients; the splits repeat after every ten
     split = frontal["split"].to_numpy()

@@ -69,11 +69,17 @@ class Features(ImageEncoder):
 
 @dataclass(frozen=True)
 class Texts:
-    """Report texts as a contrast wants them: ``tokens`` (N, T) int64, ``mask`` (N, T) bool, ``words`` (N,) the number of the distinct text."""
+    """Report texts as a contrast wants them, one of a report's drawn at each step.
+
+    Attributes:
+        tokens: The M distinct texts, (M, T) int64.
+        mask: Where they stand, (M, T) bool.
+        said: Numbers of the texts of each report, (N, U) int64, -1 beyond the last, and nothing else where there is no report.
+    """
 
     tokens: Tensor
     mask: Tensor
-    words: Tensor
+    said: Tensor
 
 
 @dataclass(frozen=True)
@@ -85,6 +91,7 @@ class Labels:
         state: Codes of ``labelers.STATES`` or ``SILENT``, (S, N, K) int8.
         truth: Gold that is trained on, (N, K) float32 with nan for none; None for none at all.
         texts: Report texts, where the images have them.
+        hospital: Number of the hospital, (N,) int64; None for one.
         probability: P(present) as a labeler gives it, (S, N, K) float32; None for 1 and 0 by the state.
     """
 
@@ -92,6 +99,7 @@ class Labels:
     state: NDArray[np.int8]
     truth: NDArray[np.float32] | None = None
     texts: Texts | None = None
+    hospital: NDArray[np.int64] | None = None
     probability: NDArray[np.float32] | None = None
 
 
@@ -137,21 +145,27 @@ class _Pool:
         texts, n = self.labels.texts, len(rows)
         none = torch.zeros(n, 0, dtype=torch.int64, device=DEVICE)
         told = rows.cpu()
-        words = rows if texts is None else texts.words[told].to(DEVICE)
+        said = told[:, None] if texts is None else texts.said[told]
+        words = told if texts is None else said.gather(1, (torch.rand(n, 1) * (said >= 0).sum(1, keepdim=True)).long()).squeeze(1)
+        reported = torch.zeros(n, dtype=torch.bool) if texts is None else words >= 0
+        width = 0 if texts is None else int(texts.mask[words].sum(1).max())
+        hospital = (
+            torch.zeros(n, dtype=torch.int64) if self.labels.hospital is None else torch.from_numpy(self.labels.hospital)[told]
+        )
         return Batch(
             image=_moved(image, augmented) if augmented else image,
             views={},
-            tokens=none if texts is None else texts.tokens[told].to(DEVICE),
-            token_mask=none.bool() if texts is None else texts.mask[told].to(DEVICE),
-            has_text=torch.full((n,), texts is not None, device=DEVICE),
+            tokens=none if texts is None else texts.tokens[words, :width].to(DEVICE),
+            token_mask=none.bool() if texts is None else texts.mask[words, :width].to(DEVICE),
+            has_text=reported.to(DEVICE),
             state=code.clamp(max=SILENT - 1),
             probability=self.tensors["probability"][rows],
             looked=code != SILENT,
             truth=self.tensors["truth"][rows],
-            dataset=torch.zeros(n, dtype=torch.int64, device=DEVICE),
+            dataset=hospital.to(DEVICE),
             study=rows,
-            words=words,
-            said=words[:, None],
+            words=words.to(DEVICE),
+            said=said.to(DEVICE),
             row=rows,
         )
 
@@ -177,9 +191,14 @@ def fit(
     val: Labels | None,
     recipe: Recipe,
     text_encoder: TextEncoder | None = None,
+    beside: Objective | None = None,
 ) -> HybridModule:
-    """Train, and return the model of the epoch with the least validation loss, or the last without validation."""
-    model = HybridModule(encoder, {"objective": objective}, text_encoder, lr=recipe.lr, weight_decay=recipe.decay)
+    """Train, and return the model of the epoch with the least validation loss, or the last without validation.
+
+    What stands ``beside`` the objective is trained on too; epochs are chosen by the objective alone.
+    """
+    objectives = {"objective": objective} | ({} if beside is None else {"beside": beside})
+    model = HybridModule(encoder, objectives, text_encoder, lr=recipe.lr, weight_decay=recipe.decay)
     model.build(sources)
     model.to(DEVICE)
     frozen = isinstance(encoder, Features)
@@ -201,7 +220,8 @@ def fit(
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
-            objective.after_step(model.encoders)
+            for each in objectives.values():
+                each.after_step(model.encoders)
             done += 1
         if held is not None:
             now = _criterion(model, held)

@@ -15,6 +15,7 @@ __all__ = ["METRICS", "classification_rows"]
 RESAMPLES = 200
 DEFINED = 0.95
 """Share of the resamples in which a metric must be defined for its interval to be given; with fewer, as for one positive, it would lie."""
+LARGEST = {"auprc": 1.0, "auroc": 1.0, "nll": np.inf, "ece": 1.0, "prevalence": 1.0}
 MACRO_METRICS = ("auprc", "auroc", "nll", "ece")
 
 Metric = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], float]
@@ -53,8 +54,10 @@ def classification_rows(
         seed: Seed of the resampling.
 
     Returns:
-        One row a finding and metric with a 95 % percentile interval (nan where too few resamples define the metric), then ``macro``,
-        the mean over the findings where the metric is defined.
+        One row a finding and metric with a 95 % interval (nan where too few resamples define the metric), then ``macro``, the mean over
+        the findings where the metric is defined. The interval is the percentile one less the bias of the bootstrap (Efron & Tibshirani
+        1993, chapter 10): patients who are drawn twice raise AUPRC and ECE, and the mean over findings would keep that bias while it
+        narrows the spread.
     """
     judged = ~np.isnan(truth).all(axis=1)
     truth, probability = truth[judged], probability[judged]
@@ -95,5 +98,8 @@ def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _row(about: Row, finding: str, metric: str, values: NDArray[np.float64], n: int) -> Row:
     resampled = values[1:][~np.isnan(values[1:])]
     enough = len(values) > 1 and len(resampled) >= DEFINED * (len(values) - 1)
-    low, high = np.quantile(resampled, [0.025, 0.975]) if enough else (np.nan, np.nan)
-    return about._replace(finding=finding, metric=metric, value=float(values[0]), low=float(low), high=float(high), n=n)
+    low, high = np.nan, np.nan
+    if enough:
+        bias = resampled.mean() - values[0]
+        low, high = (max(0.0, float(end - bias)) for end in np.quantile(resampled, [0.025, 0.975]))
+    return about._replace(finding=finding, metric=metric, value=float(values[0]), low=low, high=min(high, LARGEST[metric]), n=n)

@@ -221,7 +221,7 @@ def _check_header(names: Sequence[str], path: Path) -> None:
     if twice == [""]:
         raise InputError(f"{path}: two columns of the header have no name; name them or remove them")
     if twice:
-        raise InputError(f"{path}: two columns of the header have one name ({shown_columns(twice)}); rename one")
+        raise InputError(f"{path}: two columns of the header have one name ({shown_columns(names, twice)}); rename one")
 
 
 def _from_csv(path: Path, text_column: str | None, id_column: str | None) -> Iterator[tuple[str, Report]]:

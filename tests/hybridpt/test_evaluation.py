@@ -16,7 +16,8 @@ from sklearn.metrics import average_precision_score, log_loss, roc_auc_score
 
 import hybridpt.evaluation.callbacks
 from hybridpt.cli import main
-from hybridpt.evaluation.classification import classification_rows
+from hybridpt.evaluation import classification
+from hybridpt.evaluation.classification import METRICS, classification_rows
 from hybridpt.evaluation.pictures import Panel, draw_distributions, draw_reliability, panels_of, reliability_bins
 from hybridpt.evaluation.table import COLUMNS, Row, draw_results, write_results
 from hybridpt.tracking import Throughput
@@ -78,6 +79,28 @@ def test_intervals_cover_the_truth() -> None:
         row = next(r for r in rows if r.metric == "prevalence")
         hits += row.low <= prevalence <= row.high
     assert 50 <= hits <= 60
+
+
+def test_intervals_of_a_mean_over_findings_cover_the_truth(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patients drawn twice raise AUPRC and ECE; over many findings that bias alone would throw the truth out of most intervals."""
+    monkeypatch.setattr(classification, "RESAMPLES", 50)
+    monkeypatch.setattr(classification, "METRICS", {name: METRICS[name] for name in ("auprc", "ece")})
+    findings = tuple("abcdefghijkl")
+
+    def draw(generator: np.random.Generator, n: int) -> tuple[np.ndarray, np.ndarray]:
+        truth = (generator.random((n, len(findings))) < 0.1).astype(np.float32)
+        log_odds = 1.44 * truth - 1.04 + np.log(0.1 / 0.9) + generator.normal(0, 1.2, truth.shape)  # calibrated, AUROC .80
+        return truth, (1 / (1 + np.exp(-log_odds))).astype(np.float32)
+
+    truth, score = draw(np.random.default_rng(0), 200_000)
+    population = np.mean([average_precision_score(truth[:, k], score[:, k]) for k in range(len(findings))])
+    hits = 0
+    for seed in range(1, 41):
+        truth, score = draw(np.random.default_rng(seed), 600)
+        rows = {(r.finding, r.metric): r for r in classification_rows(truth, score, np.arange(600), findings, ABOUT)}
+        assert all(r.low <= r.value <= r.high for r in rows.values())
+        hits += rows["macro", "auprc"].low <= population <= rows["macro", "auprc"].high
+    assert hits >= 33
 
 
 def test_results_are_kept_and_replaced_by_what_they_are_about(tmp_path: Path) -> None:

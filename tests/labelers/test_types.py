@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from scipy.stats import entropy
 
 import labelers
 from labelers import InputError, LabelTable, Report, Vocabulary
+from labelers.cli import main
 from labelers.errors import shown_columns, unknown_name
 from labelers.types import NEGATIVE, POSITIVE, STATES, UNCERTAIN, UNMENTIONED, Evidence, Finding, binary_entropy
 
@@ -162,14 +164,36 @@ def test_unknown_name_offers_the_nearest_and_limits_the_list() -> None:
     ("names", "shown"),
     [
         (["id", "Report Text", "Granuloma (any)", ""], "id, Report Text, Granuloma (any), "),
+        (["StudyID", "Befund"], "StudyID, Befund"),
+        (["pid", "radiology.notes"], "pid, radiology.notes"),
+        (["nr", "reportText"], "nr, reportText"),
+        (["studyid", "befund"], "studyid, befund"),
         (["id", "No effusion."], None),
         (["s50414267", "effusion"], None),
         (["id", "heart size is within limits"], None),
         (["id", "x" * 41], None),
         (["id", "a\nb"], None),
+        (["CXR1", "Small left effusion"], None),
+        (["David", "Normal"], None),
+        (["Candida", "Ideal study"], None),
+        (["Maria Lopez", "note patient rotated"], None),
+        ([], None),
     ],
 )
 def test_a_header_that_looks_like_a_row_is_not_shown(names: list[str], shown: str | None) -> None:
-    assert shown_columns(names) == (
-        shown or "not shown, since they look like a row and not like a header (is the header missing?)"
-    )
+    got = shown_columns(names)
+    assert got == shown if shown else got.startswith("not shown, since ")
+    if not shown:
+        assert not any(name in got for name in names)
+        assert not any(name in shown_columns(names, [name]) for name in names)
+
+
+def test_a_file_without_a_header_is_told_so_and_no_word_of_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "h.csv"
+    for rows in ('CXR1,"Small left effusion"\nCXR2,"No acute disease."\n', "Lopez,Lopez\nx,y\n"):
+        path.write_text(rows)
+        assert main(["run", str(path), "--labeler", "context", "-o", str(tmp_path / "o.csv")]) == 1
+        told = capsys.readouterr().err
+        assert "look like no header (is it missing?)" in told
+        assert "effusion" not in told
+        assert "Lopez" not in told
