@@ -26,7 +26,7 @@ def average_precision(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | No
         weight: Non-negative weight a row, (N,); one each by default.
 
     Returns:
-        A number in [0, 1]; nan without a positive.
+        A number in [0, 1]; nan without a positive, or where a score is nan.
     """
     tp, fp = _cumulative(truth, score, weight)
     if not len(tp) or tp[-1] == 0:
@@ -36,7 +36,7 @@ def average_precision(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | No
 
 
 def roc_auc(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | None = None) -> float:
-    """Area under the ROC curve by trapezoids, ties counted one half; nan where a class is missing."""
+    """Area under the ROC curve by trapezoids, ties counted one half; nan where a class is missing or a score is nan."""
     tp, fp = _cumulative(truth, score, weight)
     if not len(tp) or tp[-1] == 0 or fp[-1] == 0:
         return float("nan")
@@ -96,9 +96,11 @@ def _rows(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> tuple
 
 
 def _cumulative(truth: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return weighted true and false positives at every distinct threshold, highest score first."""
+    """Return weighted true and false positives at every distinct threshold, highest score first; none where a score is nan."""
     y, s, w = _rows(truth, score, weight)
     order = np.argsort(-s, kind="stable")
+    if len(s) and np.isnan(s[order[-1]]):  # sorted last; it is at no threshold
+        return np.zeros(0), np.zeros(0)
     last = np.append(np.diff(s[order]) != 0, True)[: len(s)]
     tp = np.cumsum(w[order] * y[order])[last]
     fp = np.cumsum(w[order] * (1 - y[order]))[last]

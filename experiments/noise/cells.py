@@ -58,6 +58,10 @@ class Contrast:
     negatives: Negatives = "dataset"
 
 
+PUBLISHED = Contrast("report", "all")
+"""The setting ``pretrained``: whole reports, over all hospitals."""
+
+
 @dataclass(frozen=True)
 class Cells:
     """All cells of one draw of the phantom.
@@ -91,7 +95,7 @@ class Cells:
         sets = {name: encode(encoder, getattr(self.world, name).pixels) for name in ("train", "val", "judged", "test")}
         _save(path, _standardized(sets))
 
-    def text(self, seed: int, contrast: Contrast = Contrast()) -> None:
+    def text(self, seed: int, contrast: Contrast = PUBLISHED) -> None:
         """Pre-train a network on the reports of the training patients and of the others, and keep its zero-shot scores of the test."""
         path = self.start(seed, contrast)
         if path.exists():
@@ -113,7 +117,7 @@ class Cells:
         with atomic_path(path) as temporary:
             torch.save(encoder.state_dict(), temporary)
 
-    def start(self, seed: int, contrast: Contrast = Contrast()) -> Path:
+    def start(self, seed: int, contrast: Contrast = PUBLISHED) -> Path:
         """Where the weights of a pre-trained network are kept."""
         return self.folder / "starts" / f"{contrast.unit}-{contrast.negatives}-{seed}.pt"
 

@@ -15,12 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # a process a core
 import numpy as np
 import pandas as pd
 import torch
-from cells import FULL, Cells, Contrast, told_by
+from cells import FULL, PUBLISHED, Cells, Contrast, told_by
 from labelled import Labelled, draw_labels, sources_of
 from methods import METHODS
 from numpy.typing import NDArray
 from patients import FINDINGS, HOSPITALS, load
-from tables import scores
+from tables import interval, scores, share
 from training import WIDTH, Labels, SmallNetwork, fit, predict
 
 from hybridpt.data.sources import Sources
@@ -50,6 +50,7 @@ class Lift:
         again: Whether the network is a teacher: networks on either half tell, with what the labelers say through the channels, how likely
             each label of the other half is; a third learns from that, from the start.
         unlabeled: Whether it learns also from 11,000 pictures without labels, from what the teachers see there.
+        start: What a pre-trained network was contrasted with.
         beside: Trained together with an image-text contrast on the reports of the same patients (the hybrid); None for the labels alone.
     """
 
@@ -60,6 +61,7 @@ class Lift:
     gold: bool = False
     again: bool = False
     unlabeled: bool = False
+    start: Contrast = PUBLISHED
     beside: Contrast | None = None
 
 
@@ -73,6 +75,8 @@ LIFTS = {
     "four times as long": (Lift(longer=4), (BCE, CHANNEL)),
     "pre-training": (Lift("pretrained"), ("oracle", BCE, CHANNEL)),
     "pre-training, twice as long": (Lift("pretrained", longer=2), ("oracle", BCE, CHANNEL)),
+    "pre-training, own hospital": (Lift("pretrained", start=Contrast("report")), ("oracle", BCE, CHANNEL)),
+    "pre-training, own hospital, sentences": (Lift("pretrained", start=Contrast()), ("oracle", BCE, CHANNEL)),
     "a contrast beside the labels": (Lift(beside=Contrast()), ("oracle", BCE, CHANNEL)),
     "the same with all hospitals": (Lift(beside=Contrast(negatives="all")), (CHANNEL,)),
     "the same with whole reports": (Lift(beside=Contrast("report")), (CHANNEL,)),
@@ -154,7 +158,7 @@ class _Trial:
         torch.manual_seed(self.labels.seed)
         encoder = SmallNetwork(self.lift.width)
         if self.lift.setting == "pretrained":
-            encoder.load_state_dict(torch.load(self.cells.start(self.labels.seed), map_location="cpu"))
+            encoder.load_state_dict(torch.load(self.cells.start(self.labels.seed, self.lift.start), map_location="cpu"))
         recipe = self.cells.recipes.settings[self.lift.setting]
         recipe = replace(recipe, epochs=self.lift.longer * recipe.epochs, augmented=self.lift.augmented)
         return fit(encoder, objective, sources, train, val, recipe, text_encoder, beside)
@@ -176,9 +180,9 @@ def _cells(output: Path) -> Cells:
     return Cells(output, load(output / "data", 10_000), FULL)
 
 
-def _start(output: Path, seed: int) -> None:
+def _start(output: Path, seed: int, contrast: Contrast) -> None:
     torch.set_num_threads(1)
-    _cells(output).text(seed)
+    _cells(output).text(seed, contrast)
 
 
 def _run(output: Path, lift: str, method: str, seed: int) -> tuple[str, str, int, Row]:
@@ -191,19 +195,22 @@ def _run(output: Path, lift: str, method: str, seed: int) -> tuple[str, str, int
 def main() -> None:
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("lifts", nargs="*", choices=[*LIFTS, []], metavar="NAME", help=f"only these: {', '.join(LIFTS)}")
+    parser.add_argument("lifts", nargs="*", metavar="NAME", help=f"only these: {', '.join(LIFTS)}")
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--output", type=Path, default=Path("runs/experiments/noise"), help="folder in which run.py has been")
     given = parser.parse_args()
+    for lift in given.lifts:
+        if lift not in LIFTS:
+            parser.error(f"expected names among {', '.join(LIFTS)}, got '{lift}'")
     path: Path = given.output / "lifts.csv"
     frame = pd.read_csv(path) if path.exists() else pd.DataFrame(columns=COLUMNS)
     done = set(frame[COLUMNS[:3]].itertuples(index=False, name=None))
     asked = [(lift, method, seed) for lift in given.lifts or LIFTS for seed in given.seeds for method in LIFTS[lift][1]]
     todo = [trial for trial in asked if trial not in done]
-    pretrained = {seed for lift, _, seed in todo if LIFTS[lift][0].setting == "pretrained"}
+    starts = {(seed, LIFTS[lift][0].start) for lift, _, seed in todo if LIFTS[lift][0].setting == "pretrained"}
     with ProcessPoolExecutor(given.jobs, get_context("spawn")) as pool:  # a GPU cannot be used after a fork
-        for start in [pool.submit(_start, given.output, seed) for seed in sorted(pretrained)]:
+        for start in [pool.submit(_start, given.output, *which) for which in sorted(starts, key=str)]:
             start.result()
         futures = [pool.submit(_run, given.output, *trial) for trial in todo]
         with progress("trials", len(futures)) as tick:
@@ -218,24 +225,27 @@ def main() -> None:
 
 
 def _show(frame: pd.DataFrame) -> None:
-    """Print what comes back of what ``bce`` alone loses to ``oracle`` alone, in percent, over the seeds that both have."""
+    """Print what comes back of what ``bce`` alone loses to ``oracle`` alone, in percent, over the seeds that all three have.
+
+    ``more`` is what the lift adds to the method alone, seed by seed; all with 95 % intervals (Student's t) where there are two seeds.
+    """
     wide = frame.pivot_table(index="seed", columns=["lift", "method"], values=["auprc", "nll", "ece"])
     out = []
     for lift, (_, methods) in LIFTS.items():
         for method in methods:
             if (lift, method) not in wide["auprc"]:
                 continue
-            seeds = wide["auprc"][lift, method].dropna().index
-            mine = wide.loc[seeds]
-            back = []
+            mine = wide.loc[wide["auprc"][lift, method].dropna().index]
+            cells = []
             for measure in ("auprc", "nll"):
                 values = mine[measure]
                 base = values["nothing", BCE]
-                back.append(100 * (values[lift, method] - base).mean() / (values["nothing", "oracle"] - base).mean())
-            means = [mine[measure][lift, method].mean() for measure in ("auprc", "nll", "ece")]
-            out.append((lift, method, *means, *back, len(seeds)))
-    names = ["lift", "method", "AUPRC", "NLL", "ECE", "AUPRC won back, %", "NLL won back, %", "seeds"]
-    print("\n" + pd.DataFrame(out, columns=names).to_string(index=False, float_format="%.3f"))
+                back, half = share(values[lift, method] - base, values["nothing", "oracle"] - base)
+                more, margin = interval(values[lift, method] - values["nothing", method])
+                cells += [values[lift, method].mean(), f"{back:.0f} ± {half:.0f}", f"{more:+.3f} ± {margin:.3f}"]
+            out.append((lift, method, *cells, mine["ece"][lift, method].mean(), len(mine)))
+    names = ["AUPRC", "back, %", "more", "NLL", "back, %", "more", "ECE"]
+    print("\n" + pd.DataFrame(out, columns=["lift", "method", *names, "seeds"]).to_string(index=False, float_format="%.3f"))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["METHODS", "Method"]
+__all__ = ["METHODS", "Method", "with_what_they_need"]
 
 
 @dataclass(frozen=True)
@@ -54,3 +54,9 @@ METHODS = {
 both; ``u_smooth`` draws what is uncertain from [.55, .85]. ``half`` and ``double`` are true channels with all rates of error wrong by two.
 Jointly with a deep network channels are not learned: there ``channel_learned`` is a new head, with channels that learn, on the features
 of ``channel_gold200``."""
+
+
+def with_what_they_need(names: list[str]) -> list[str]:
+    """Return some methods and those whose networks they take, in the order of ``METHODS``."""
+    wanted = {*names, *(METHODS[name].like for name in names)}
+    return [name for name in METHODS if name in wanted]

@@ -88,6 +88,10 @@ def draw(folder: Path, studies: int, jobs: int) -> None:
 
 def load(folder: Path, train: int) -> World:
     """Read what ``draw`` wrote, with so many training studies."""
+    if not (folder / "manifest.csv").exists():
+        raise SystemExit(
+            f"noise: error: there is no {folder / 'manifest.csv'}; run experiments/noise/run.py with this --output first"
+        )
     manifest = pd.read_csv(folder / "manifest.csv", dtype={"study_id": str, "patient_id": str}, keep_default_na=False)
     frontal = manifest[manifest["view"] != "LATERAL"].drop_duplicates("study_id").reset_index(drop=True)
     truth = pd.read_csv(folder / "truth.csv", index_col="report_id").loc[frontal["study_id"], list(FINDINGS)]

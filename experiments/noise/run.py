@@ -17,7 +17,7 @@ import patients
 import tables
 from cells import FULL, SETTINGS, Cells, Recipes, quick
 from labelled import JUDGED, READ, run_labelers
-from methods import METHODS
+from methods import METHODS, with_what_they_need
 from sources import KINDS, LEVELS
 
 from labelers.console import progress
@@ -94,16 +94,23 @@ def _wait(futures: list, what: str) -> None:  # type: ignore[type-arg]
 def main() -> None:
     """Run the experiment."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("settings", nargs="*", choices=[*SETTINGS, []], help="which settings (default: all)")
-    parser.add_argument("--quick", action="store_true", help="one kind of noise, fewer pictures, two seeds: minutes on two cores")
+    parser.add_argument("settings", nargs="*", metavar="SETTING", help=f"only these: {', '.join(SETTINGS)} (default: all)")
+    quickly = "one kind of noise beside labels that are read, fewer pictures, two seeds: minutes on two cores"
+    parser.add_argument("--quick", action="store_true", help=quickly)
     parser.add_argument("--methods", nargs="+", choices=sorted(METHODS), default=list(METHODS), metavar="NAME", help="only these")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="processes")
     parser.add_argument("--output", type=Path, help="folder (default: runs/experiments/noise, with -quick behind it for --quick)")
     given = parser.parse_args()
     output: Path = given.output or Path("runs/experiments") / ("noise-quick" if given.quick else "noise")
-    output.mkdir(parents=True, exist_ok=True)
     settings = given.settings or list(SETTINGS)
-    run(output, given.quick, settings, given.methods, given.jobs)
+    for setting in settings:
+        if setting not in SETTINGS:
+            parser.error(f"expected settings among {', '.join(SETTINGS)}, got '{setting}'")
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"--output: {output} cannot be a folder ({error.strerror}); give another")
+    run(output, given.quick, settings, with_what_they_need(given.methods), given.jobs)
     rows = tables.rows(output, _cells(output, given.quick).world)
     read = rows["noise"] == READ
     rows[~read].to_csv(output / "results.csv", index=False, float_format="%.5f")

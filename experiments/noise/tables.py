@@ -18,6 +18,8 @@ from sources import KINDS, LEVELS
 from hybridpt.functional.platt import fit_platt
 from labelers.metrics import average_precision, expected_calibration_error, log_loss
 
+LEFT = -105
+"""Where the picture ends, in percent won back."""
 COLUMNS = ["noise", "kind", "setting", "method", "seed", "auprc", "nll", "recalibrated_nll", "ece"]
 
 
@@ -70,8 +72,9 @@ def _logit(p: NDArray[np.float32]) -> torch.Tensor:
 def compare(frame: pd.DataFrame) -> pd.DataFrame:
     """What each method wins back of what ``bce`` loses to ``oracle``, seed by seed: means with 95 % intervals (Student's t).
 
-    The share is the ratio of the mean gain to the mean loss; its interval is that of the gain at that loss. ``lead`` is the measure of
-    ``channel_gold200`` less that of the method, ``lead_half`` half its interval.
+    The share is the ratio R of the mean gain to the mean loss; its interval is that of gain - R loss, seed by seed, over the mean loss
+    (the linearised ratio estimator, Cochran 1977, Sampling Techniques, chapter 6). ``lead`` is the measure of ``channel_gold200`` less that
+    of the method, ``lead_half`` half its interval.
     """
     by = ["setting", "noise", "kind"]
     out = []
@@ -82,12 +85,13 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
         for measure in ("auprc", "nll", "recalibrated_nll", "ece"):
             values = wide[measure]
             base = "bce_platt" if measure == "recalibrated_nll" else "bce"
-            lost = (values["oracle"] - values[base]).mean()
+            lost = (values["oracle"] - values[base]).dropna()
             for method in (name for name in METHODS if name in values):
                 gain = (values[method] - values[base]).dropna()
-                mean, half = _interval(gain)
+                mean, half = interval(gain)
+                percent, percent_half = share(gain, lost)
                 lead = (
-                    _interval((values["channel_gold200"] - values[method]).dropna())
+                    interval((values["channel_gold200"] - values[method]).dropna())
                     if "channel_gold200" in values
                     else (np.nan,) * 2
                 )
@@ -99,8 +103,8 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
                         values[method].mean(),
                         mean,
                         half,
-                        100 * mean / lost,
-                        100 * half / abs(lost),
+                        percent,
+                        percent_half,
                         *lead,
                         len(gain),
                     )
@@ -109,10 +113,19 @@ def compare(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(out, columns=[*by, *names])
 
 
-def _interval(values: pd.Series) -> tuple[float, float]:  # type: ignore[type-arg]
+def interval(values: pd.Series) -> tuple[float, float]:  # type: ignore[type-arg]
     """Mean and half the 95 % interval of paired differences."""
     half = values.std() / np.sqrt(len(values)) * t.ppf(0.975, len(values) - 1) if len(values) > 1 else np.nan
     return float(values.mean()), float(half)
+
+
+def share(gain: pd.Series, lost: pd.Series) -> tuple[float, float]:  # type: ignore[type-arg]
+    """Ratio of two means over the seeds that both have, in percent, and half its 95 % interval."""
+    both = gain.index.intersection(lost.index)
+    gain, lost = gain[both], lost[both]
+    ratio = gain.mean() / lost.mean()
+    _, half = interval(gain - ratio * lost)
+    return 100 * float(ratio), 100 * half / abs(float(lost.mean()))
 
 
 def show(frame: pd.DataFrame, compared: pd.DataFrame) -> None:
@@ -137,6 +150,8 @@ def picture(compared: pd.DataFrame, path: Path) -> None:
 
     strong = compared[(compared["noise"] == "strong") & ~compared["method"].isin(["oracle", "bce"])]
     settings = [s for s in SETTINGS if s in set(strong["setting"])]
+    if not settings:
+        return
     figure = Figure(figsize=(5 * len(settings) + 1, 11), layout="constrained")
     grid = figure.subplots(2, len(settings), squeeze=False, sharey="row")
     for column, setting in enumerate(settings):
@@ -147,13 +162,15 @@ def picture(compared: pd.DataFrame, path: Path) -> None:
             for number, kind in enumerate(KINDS):
                 mine = part[part["kind"] == kind].set_index("method").reindex(names)
                 place = np.arange(len(names)) + 0.25 * (number - 1)
-                axes.errorbar(
-                    mine["percent"].clip(lower=-100), place, xerr=mine["percent_half"], fmt="o", ms=4, capsize=2, label=kind
-                )
+                drawn = axes.errorbar(mine["percent"], place, xerr=mine["percent_half"], fmt="o", ms=4, capsize=2, label=kind)
+                for x, y in zip(mine["percent"], place, strict=True):
+                    if x < LEFT:  # beyond the edge: an arrow and the number
+                        axes.plot(LEFT + 2, y, "<", ms=4, color=drawn[0].get_color())
+                        axes.annotate(f"{x:.0f}", (LEFT + 6, y), fontsize=6, va="center", color=drawn[0].get_color())
             axes.axvline(0, color="gray", lw=0.8)
             axes.axvline(100, color="gray", lw=0.8, ls=":")
             axes.set(
-                xlim=(-105, 115), title=f"{setting}: {measure.upper()}", xlabel="won back, % of what bce loses to clean labels"
+                xlim=(LEFT, 115), title=f"{setting}: {measure.upper()}", xlabel="won back, % of what bce loses to clean labels"
             )
             axes.set_yticks(range(len(names)), names)
     for axes in grid[:, 0]:

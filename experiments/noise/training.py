@@ -146,7 +146,9 @@ class _Pool:
         none = torch.zeros(n, 0, dtype=torch.int64, device=DEVICE)
         told = rows.cpu()
         said = told[:, None] if texts is None else texts.said[told]
-        words = told if texts is None else said.gather(1, (torch.rand(n, 1) * (said >= 0).sum(1, keepdim=True)).long()).squeeze(1)
+        words = said[:, 0]
+        if said.shape[1] > 1:
+            words = said.gather(1, (torch.rand(n, 1) * (said >= 0).sum(1, keepdim=True)).long()).squeeze(1)
         reported = torch.zeros(n, dtype=torch.bool) if texts is None else words >= 0
         width = 0 if texts is None else int(texts.mask[words].sum(1).max())
         hospital = (

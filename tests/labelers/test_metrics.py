@@ -120,3 +120,10 @@ def test_what_is_not_defined_is_nan_without_a_warning(metric: Callable[..., floa
 def test_shapes_must_agree() -> None:
     with pytest.raises(ValueError, match="one shape"):
         roc_auc([1, 0], [0.5])
+
+
+def test_a_score_that_is_not_known_has_no_rank() -> None:
+    truth, score = [1, 0, 1], [math.nan, 0.2, 0.3]
+    for metric in (average_precision, roc_auc, log_loss, expected_calibration_error):
+        with np.errstate(invalid="ignore"):
+            assert math.isnan(metric(truth, score))
