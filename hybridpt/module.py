@@ -17,6 +17,7 @@ from lightning.pytorch.plugins.precision import MixedPrecision
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import GradClipAlgorithmType
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 
 from hybridpt.batch import Batch, View
 from hybridpt.data.images import read_image
@@ -30,7 +31,7 @@ from hybridpt.means import EpochMeans
 from hybridpt.noise import log_channels, pool_of
 from hybridpt.nonfinite import FiniteWatch, Trouble, nonfinite_path, stop_for
 from hybridpt.objectives import Encoders, Objective, Step
-from hybridpt.optimization import adamw, freeze_layers, parameter_groups, undecayed, warmup_cosine
+from hybridpt.optimization import adamw, freeze_layers, move, parameter_groups, undecayed, warmup_cosine
 from hybridpt.sharding import clip_norm, prepare
 from hybridpt.text_fit import TextFit
 from labelers.channel import ChannelSet
@@ -102,6 +103,8 @@ class HybridModule(LightningModule):
         self._watch = FiniteWatch()
         self._means = EpochMeans()
         self._accumulated: list[Tensor] = []
+        self._ahead = 0
+        """Steps that the schedule stands ahead of those taken: it goes by epochs, which may have had other steps before."""
         self.config: dict[str, Any] | None = None
         """The model's part of the configuration in plain types, kept in checkpoints; set by the command line."""
 
@@ -224,10 +227,26 @@ class HybridModule(LightningModule):
         logits = {name: objective.logits(step) for name, objective in self.each()}
         return {name: z.float() for name, z in logits.items() if z is not None}
 
+    def on_train_start(self) -> None:
+        """Go on at the share of the schedule that the finished epochs were, also where an epoch has other steps than before."""
+        schedule = cast(LambdaLR, self.lr_schedulers())
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        epochs, total = data.finished_epochs, self.trainer.estimated_stepping_batches
+        accumulation = any(isinstance(c, GradientAccumulationScheduler) for c in self.trainer.callbacks)  # type: ignore[attr-defined]
+        if (
+            epochs
+            and self.trainer.max_epochs
+            and self.trainer.max_epochs > 0
+            and total != self.trainer.max_steps
+            and not accumulation
+        ):
+            move(schedule, round(epochs * int(total) / self.trainer.max_epochs))
+        self._ahead = schedule.last_epoch - self.trainer.global_step
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Compute and log the losses of a batch."""
         steps = max(1, int(self.trainer.estimated_stepping_batches))
-        losses = self.losses(batch, self.trainer.global_step / steps)
+        losses = self.losses(batch, (self.trainer.global_step + self._ahead) / steps)
         named = {f"train/{name}": value.detach() for name, value in losses.items()}
         self.log_dict(named, batch_size=len(batch["row"]), on_step=True, on_epoch=False)
         self._look("train", losses, [batch["row"]], batch)

@@ -11,7 +11,7 @@ from torch import nn
 from hybridpt.encoders import ImageEncoder
 from labelers.errors import UsageError
 
-__all__ = ["adamw", "freeze_layers", "parameter_groups", "undecayed", "warmup_cosine"]
+__all__ = ["adamw", "freeze_layers", "move", "parameter_groups", "undecayed", "warmup_cosine"]
 
 FUSED_ON = {"cpu", "cuda"}
 """Devices on which one kernel updates all of a weight; every other takes several passes over memory."""
@@ -98,6 +98,16 @@ def freeze_layers(encoder: ImageEncoder, count: int) -> list[nn.Module]:
         for p in layer:
             p.requires_grad_(False)
     return [m for m in encoder.modules() if (own := list(m.parameters())) and not any(p.requires_grad for p in own)]
+
+
+def move(schedule: torch.optim.lr_scheduler.LambdaLR, step: int) -> None:
+    """Let a schedule go on at a step, if it does not stand there."""
+    if schedule.last_epoch != step:
+        schedule.last_epoch = step
+        rates = [rate * factor(step) for rate, factor in zip(schedule.base_lrs, schedule.lr_lambdas, strict=True)]
+        for group, rate in zip(schedule.optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        schedule._last_lr = rates  # as its own step leaves it
 
 
 def warmup_cosine(optimizer: torch.optim.Optimizer, steps: int, warmup: float) -> torch.optim.lr_scheduler.LambdaLR:

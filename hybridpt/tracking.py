@@ -159,7 +159,10 @@ class StopOnSignal(Callback):
     def on_validation_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int, dataloader_idx: int = 0
     ) -> None:
-        """Stop."""
+        """Stop, unless the validation stands between batches whose gradients add up to one step."""
+        done = trainer.fit_loop.epoch_loop.batch_progress.current.completed
+        if done % trainer.accumulate_grad_batches and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
+            return
         self._in_validation = True
         self._stop_if_asked(trainer, batch_idx)
         self._in_validation = False

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -119,8 +121,9 @@ class HybridDataModule(LightningDataModule):
         if stage == "fit":
             self._check_fit(train)
         self.sources = known if known is not None else self._sources(joined, train)
-        if stage != "fit":
-            self._refuse_training_patients(stage)
+        self._refuse_training_patients(stage, resumed=known is not None)
+        if stage == "fit" and known is not None:  # patients who joined since the checkpoint was written
+            self.sources = model.sources = self._with_patients(known, train)
         self.gold_used = self.gold is not None and stage in ("validate", "test")
         truth = np.full((len(self.rows), len(joined.findings)), np.nan, np.float32)
         if self.gold is not None and self.gold_used:
@@ -128,6 +131,8 @@ class HybridDataModule(LightningDataModule):
         elif stage == "fit":
             truth = self._gold_of_fit(joined.findings, train)
         self._table = self._tabulate(joined, truth)
+        if stage == "fit":
+            self._check_worth(model, truth)
         if stage == "fit" and self.channel_set is not None:
             self._check_channels(joined, self.channel_set, train)
         self._tokenizer = getattr(model, "tokenizer", None)
@@ -260,6 +265,34 @@ class HybridDataModule(LightningDataModule):
         if not self.labels and not (self.rows.get("report", pd.Series("", self.rows.index))[train] != "").any():
             raise InputError(f"{self.manifest}: neither labels nor reports to train on; give --data.labels or a column 'report'")
 
+    def _check_worth(self, model: Any, truth: np.ndarray[Any, Any]) -> None:
+        """Refuse splits in which an objective would learn from nothing, or be judged by nothing, at a loss of zero.
+
+        Raises:
+            InputError: No image of train, or of val, has a report for an objective that contrasts reports, or a label for one that learns them.
+        """
+        labelled = self._table.labels.looked.any(axis=(1, 2)) | ~np.isnan(truth).all(axis=1)
+        reported = np.array([len(words) > 0 for words in self._table.words])
+        for name, objective in () if model is None else model.each():
+            for needs, has, what, advice in (
+                (objective.needs_labels, labelled, "a label", "check that tables and manifest name the same studies"),
+                (objective.needs_reports, reported, "a report that describes it", "fill the column 'report'"),
+            ):
+                for split in ("train", "val"):
+                    mine = (self.rows["split"] == split).to_numpy()
+                    if needs and not has[mine].any():
+                        raise InputError(
+                            f"{self.manifest}: none of the {int(mine.sum()):,} images of the split '{split}' has {what}, which the objective "
+                            f"'{name}' needs; {advice}, or leave the objective out"
+                        )
+
+    def _with_patients(self, sources: Sources, train: np.ndarray[Any, Any]) -> Sources:
+        if not sources.patient_key:
+            return sources
+        return replace(
+            sources, patients=sources.patients | keyed_hash(self.rows["patient_id"][train].unique(), sources.patient_key)
+        )
+
     def _sources(self, joined: JoinedLabels, train: np.ndarray[Any, Any]) -> Sources:
         prevalence = joined.positive_share(train)
         if self.channel_set is not None:
@@ -279,13 +312,18 @@ class HybridDataModule(LightningDataModule):
             channels=self.channel_set,
         )
 
-    def _refuse_training_patients(self, stage: str) -> None:
-        split = {"validate": "val", "test": "test"}.get(stage)
+    def _refuse_training_patients(self, stage: str, resumed: bool) -> None:
+        split = {"fit": "val", "validate": "val", "test": "test"}.get(stage)
         if split is None or not self.sources.patient_key:
             return
         patients = self.rows["patient_id"][self.rows["split"] == split].unique()
         leaked = keyed_hash(patients, self.sources.patient_key) & self.sources.patients
-        if leaked:
+        if leaked and stage == "fit" and not resumed:
+            self._say(
+                f"warning: {len(leaked)} patients of the split 'val' were trained on by the checkpoint of --model.init_from; the best epoch "
+                "is chosen by them too, and no scores are calibrated on them"
+            )
+        elif leaked:
             raise InputError(
                 f"{self.manifest}: {len(leaked)} patients of the split '{split}' were trained on by this checkpoint; "
                 "their results would be worth nothing, take them out"
@@ -344,13 +382,20 @@ class HybridDataModule(LightningDataModule):
             "batches": batches,
             "batch_size": self.batch_size,
             "processes": self.trainer.world_size,
+            "images": self._images(),
         }
+
+    def _images(self) -> str:
+        """A hash of the training images and their rows."""
+        train = self.rows[self.rows["split"] == "train"]
+        return hashlib.sha256("\n".join(f"{row} {image}" for row, image in train["image"].items()).encode()).hexdigest()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take note of where the run of a checkpoint was.
 
         Raises:
-            UsageError: It was in the middle of an epoch, whose rest needs batches of the same size, and those are of another.
+            UsageError: It was in the middle of an epoch, whose rest needs batches of the same size of the same images, and those are others;
+                or an objective remembers the images by their rows.
         """
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
@@ -365,7 +410,20 @@ class HybridDataModule(LightningDataModule):
                 f"the checkpoint was written in the middle of an epoch with {was}, not {given}; go on with the same, "
                 "or from a checkpoint of the end of an epoch"
             )
+        model: Any = self.trainer.lightning_module
+        remembers = next((name for name, objective in model.each() if objective.remembers_rows), None)
+        if self._begun.get("images", self._images()) != self._images() and (self._begun["batches"] or remembers):
+            reason = f"and its objective '{remembers}' keeps something of each" if remembers else "in the middle of an epoch"
+            raise UsageError(
+                f"{self.manifest}: the checkpoint was trained on other images ({reason}); go on with the same manifest, or begin a new fit "
+                "with --model.init_from"
+            )
         self._go_on()  # FSDP loads a checkpoint when the loaders have been made
+
+    @property
+    def finished_epochs(self) -> int | None:
+        """How many epochs the run of the checkpoint had behind it when it was written; None in the middle of one."""
+        return None if self._begun["batches"] else int(self._begun["epoch"])
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Training images, in a new order and augmentation each epoch."""

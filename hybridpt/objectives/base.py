@@ -142,11 +142,17 @@ class Objective(nn.Module, ABC):
         spaces: Its projections into named embedding spaces (``label``, ``text``).
         task: How its scores of the findings are called in results: ``supervised``, or ``zero_shot`` where they come from prompts.
         contrasts: Whether it compares the rows of a batch with each other: batches that are accumulated are then not one large batch.
+        needs_labels: Whether it learns nothing from images that have no label and no gold.
+        needs_reports: Whether it learns nothing from images that have no report.
+        remembers_rows: Whether it keeps something by the number of the training row, so that a run cannot go on with other images.
     """
 
     views: tuple[View, ...] = ()
     task = "supervised"
     contrasts = False
+    needs_labels = False
+    needs_reports = False
+    remembers_rows = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -115,6 +115,7 @@ class TextContrast(Objective):
 
     task = "zero_shot"
     contrasts = True
+    needs_reports = True
 
     def __init__(
         self,

@@ -32,6 +32,9 @@ class SharedProjection(Objective):
         super().__init__(weight)
         self.label = Supervised() if label is None else label
         self.text = Clip(weight=0.1) if text is None else text
+        self.needs_labels = self.label.needs_labels
+        self.remembers_rows = self.label.remembers_rows
+        self.needs_reports = self.text.needs_reports
         self.views = tuple(dict.fromkeys((*self.label.views, *self.text.views)))
 
     def check(self, sources: Sources) -> None:

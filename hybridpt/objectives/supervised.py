@@ -65,6 +65,8 @@ class Supervised(Objective):
         UsageError: Options out of their range, or that do not go together.
     """
 
+    needs_labels = True
+
     def __init__(
         self,
         label_term: LabelTerm = "channel",
@@ -94,6 +96,7 @@ class Supervised(Objective):
                 "choose another of the two"
             )
         self.label_term = label_term
+        self.remembers_rows = label_term == "elr" or channel_trainable
         self.head = head
         self.dim = dim
         self.warmup = warmup

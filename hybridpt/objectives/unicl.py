@@ -50,6 +50,7 @@ class UniCL(TextContrast):
     ) -> None:
         super().__init__(dim, weight, gradient, 1 / TEMPERATURE, dataset_weights, negatives)
         self.prompts = prompts
+        self.needs_reports = not prompts
 
     def check(self, sources: Sources) -> None:
         """Refuse to train without labels.

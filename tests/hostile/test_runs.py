@@ -543,6 +543,20 @@ def test_a_run_that_is_stopped_says_how_to_go_on_and_loses_nothing(
     assert logged(folder) == logged(undisturbed)
 
 
+def test_a_validation_between_batches_that_add_up_is_not_where_a_run_stops(hybrid: Hybrid, tmp_path: Path) -> None:
+    """Gradients of the batches before it would be lost; the run goes on to the end of the step."""
+    parts = ["--trainer.val_check_interval", 1, "--trainer.accumulate_grad_batches", 2, "--model.objectives", SUPERVISED]
+    whole, folder = tmp_path / "whole", tmp_path / "run"
+    assert run(fit(hybrid, whole, *parts), tmp_path).status == 0
+    number = int(signal.SIGTERM)
+    assert (
+        run(fit(hybrid, folder, *parts, *callback("Signal", number=number, stage="val", step=0)), tmp_path).status == 128 + number
+    )
+    assert read_checkpoint(folder / "last.ckpt", resume=True)["global_step"] == 1
+    assert run([*go_on(folder), "--trainer.callbacks", "null"], tmp_path / "streams").status == 0
+    assert_same_training(folder / "last.ckpt", whole / "last.ckpt")
+
+
 def test_ctrl_c_in_a_terminal_reaches_the_processes_that_read_images_too(hybrid: Hybrid, whole: Path, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     words = fit(hybrid, folder, "--data.num_workers", 2, *callback("Wait", folder=str(tmp_path), step=2))
