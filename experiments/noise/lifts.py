@@ -242,7 +242,7 @@ def _show(frame: pd.DataFrame) -> None:
                 base = values["nothing", BCE]
                 back, half = share(values[lift, method] - base, values["nothing", "oracle"] - base)
                 more, margin = interval(values[lift, method] - values["nothing", method])
-                cells += [values[lift, method].mean(), f"{back:.0f} ± {half:.0f}", f"{more:+.3f} ± {margin:.3f}"]
+                cells += [values[lift, method].mean(), f"{back + 0.0:.0f} ± {half:.0f}", f"{more:+.3f} ± {margin:.3f}"]
             out.append((lift, method, *cells, mine["ece"][lift, method].mean(), len(mine)))
     names = ["AUPRC", "back, %", "more", "NLL", "back, %", "more", "ECE"]
     print("\n" + pd.DataFrame(out, columns=["lift", "method", *names, "seeds"]).to_string(index=False, float_format="%.3f"))
