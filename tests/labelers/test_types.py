@@ -194,6 +194,6 @@ def test_a_file_without_a_header_is_told_so_and_no_word_of_it(tmp_path: Path, ca
         path.write_text(rows)
         assert main(["run", str(path), "--labeler", "context", "-o", str(tmp_path / "o.csv")]) == 1
         told = capsys.readouterr().err
-        assert "look like no header (is it missing?)" in told
+        assert "look like no header (is the header missing?)" in told
         assert "effusion" not in told
         assert "Lopez" not in told
