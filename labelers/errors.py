@@ -54,7 +54,7 @@ def shown_columns(header: Sequence[str], some: Sequence[str] | None = None) -> s
 
     What may be a row of it is not shown, since that holds a report or an id: a header has names, and one at least that columns have.
     """
-    if not any(_OF_A_HEADER.fullmatch(_CAPITAL.sub("_", name).lower()) for name in header):
+    if not any(_OF_A_HEADER.fullmatch(_CAPITAL.sub("_", name.strip("'")).lower()) for name in header):
         return f"not shown, since the {len(header)} in the first row look like no header (is the header missing?)"
     return shown_names(header if some is None or _like_a_row(header) else some)
 
