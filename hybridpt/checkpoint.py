@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -29,6 +30,7 @@ __all__ = [
     "checkpoint_file",
     "load",
     "load_encoders",
+    "load_image_encoder",
     "load_weights",
     "read_checkpoint",
     "sources_of",
@@ -179,8 +181,12 @@ def load_weights(model: HybridModule, body: dict[str, Any], path: str | Path) ->
     Raises:
         InputError: They are those of another model.
     """
+    _fill(model, body["state_dict"], path)
+
+
+def _fill(model: nn.Module, weights: dict[str, Any], path: str | Path) -> None:
     try:
-        model.load_state_dict(body["state_dict"])
+        model.load_state_dict(weights)
     except (AttributeError, RuntimeError, TypeError) as error:
         raise InputError(
             f"{path}: its weights do not fit the model that it describes ({type(error).__name__}); give one that 'hybridpt fit' wrote"
@@ -228,6 +234,38 @@ def load(checkpoint: str | Path) -> HybridModule:
     Example:
         >>> hybridpt.load("runs/demo/fit/best.ckpt").predict(["image.png"])  # doctest: +SKIP
     """
+    body, config = _with_configuration(checkpoint)
+    options = {**config, "compile": False}  # that takes minutes, and a compiler
+    model: HybridModule = _made(
+        body, checkpoint, lambda: HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in options.items()})
+    )
+    model.build(sources_of(body, checkpoint))
+    load_weights(model, body, checkpoint)
+    model.config = config
+    return model.eval()
+
+
+def load_image_encoder(checkpoint: str | Path) -> tuple[ImageEncoder, Sources, dict[str, Any]]:
+    """Make the image encoder of a checkpoint alone; its objectives may be of classes that nobody imported.
+
+    Args:
+        checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
+
+    Returns:
+        The encoder in evaluation mode, what it was trained on, and the configuration of the whole model.
+
+    Raises:
+        InputError: As ``load``.
+    """
+    body, config = _with_configuration(checkpoint)
+    encoder: ImageEncoder = _made(body, checkpoint, lambda: _instantiate(config["image_encoder"], str(checkpoint)))
+    begin = "encoders.image."
+    _fill(encoder, {n.removeprefix(begin): v for n, v in body["state_dict"].items() if n.startswith(begin)}, checkpoint)
+    return encoder.eval(), sources_of(body, checkpoint), config
+
+
+def _with_configuration(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read the checkpoint of a model that reads images; returns it and its configuration."""
     body = read_checkpoint(checkpoint)
     config = body[CHECKPOINT_KEY].get("model")
     if config is None:
@@ -236,20 +274,19 @@ def load(checkpoint: str | Path) -> HybridModule:
         raise InputError(
             f"{checkpoint}: labels reports and reads no images; use 'labelers run --labeler neural --set model=FOLDER'"
         )
+    return body, config
+
+
+def _made(body: dict[str, Any], checkpoint: str | Path, make: Callable[[], Any]) -> Any:
     try:
-        options = {**config, "compile": False}  # that takes minutes, and a compiler
         with kept_files(body[CHECKPOINT_KEY].get("kept"), checkpoint):
-            model = HybridModule(**{name: _instantiate(value, str(checkpoint)) for name, value in options.items()})
+            return make()
     except (InputError, UsageError):
         raise
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{checkpoint}: its model cannot be made from its configuration ({type(error).__name__}); give one that 'hybridpt fit' wrote"
         ) from None
-    model.build(sources_of(body, checkpoint))
-    load_weights(model, body, checkpoint)
-    model.config = config
-    return model.eval()
 
 
 def _instantiate(value: Any, where: str) -> Any:

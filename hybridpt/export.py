@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 
 import hybridpt
-from hybridpt.checkpoint import load
-from hybridpt.module import HybridModule
+from hybridpt.checkpoint import load_image_encoder
+from hybridpt.data.sources import Sources
+from hybridpt.encoders import ImageEncoder
 from labelers.errors import InputError, UsageError
 
 __all__ = ["export"]
@@ -23,35 +26,40 @@ TOLERANCE = 1e-4
 def export(checkpoint: str | Path, output: str | Path) -> None:
     """Write the image encoder of a checkpoint: weights (safetensors), configuration and README.md, a model card.
 
-    What was written is loaded as its users load it, and must give the same features of a random image, before it gets its name.
+    The Python of the model card is carried out, and must give the same features of a random image, before anything gets its name.
+    Classes of objectives and text encoders are not needed.
 
     Args:
         checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
-        output: Folder to write; it must not exist, or be empty.
+        output: Folder to write; it must not exist yet, or be empty.
 
     Raises:
         InputError: No checkpoint, or what was written does not load back to the same features.
         UsageError: The folder holds something, or the encoder is of a kind that has no form for others.
     """
-    output = Path(output)
+    output = Path(output).absolute()  # "." has no name
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise UsageError(f"{output}: holds something already; choose a folder that does not exist yet")
-    model = load(checkpoint)
-    encoder, sources = model.encoders.image, model.sources
-    assert encoder is not None  # load refuses models of reports alone
-    assert sources is not None
+        raise UsageError(f"{output}: holds something already; choose a folder that is empty or does not exist yet")
+    encoder, sources, config = load_image_encoder(checkpoint)
     output.parent.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
+    made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output if output.exists() else output.parent))
     try:
         snippet = encoder.save(made, sources.image_size)
-        _check_same(model, made, checkpoint)
-        (made / "README.md").write_text(_card(model, snippet.replace("{folder}", output.name)), encoding="utf-8")
+        _check_same(encoder, sources.image_size, snippet.replace("{folder}", _quoted(made)), checkpoint)
+        card = _card(encoder, sources, config, snippet.replace("{folder}", _quoted(Path(output.name))))
+        (made / "README.md").write_text(card, encoding="utf-8")
         made.chmod(0o777 & ~_umask())
-        if output.exists():
-            output.rmdir()
-        os.replace(made, output)
+        if output.exists():  # somebody may be in it
+            for path in sorted(made.iterdir()):
+                os.replace(path, output / path.name)
+        else:
+            os.replace(made, output)
     finally:
         shutil.rmtree(made, ignore_errors=True)
+
+
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path))[1:-1]
 
 
 def _umask() -> int:
@@ -61,11 +69,13 @@ def _umask() -> int:
 
 
 @torch.inference_mode()
-def _check_same(model: HybridModule, folder: Path, checkpoint: str | Path) -> None:
-    encoder, sources = model.encoders.need_image("export"), model.sources
-    assert sources is not None
-    image = torch.rand(2, 1, sources.image_size, sources.image_size, generator=torch.Generator().manual_seed(0))
-    wanted, found = encoder(image).pooled, encoder.load(folder)(image)
+def _check_same(encoder: ImageEncoder, size: int, snippet: str, checkpoint: str | Path) -> None:
+    """Carry out the model card's Python."""
+    grey = torch.randint(0, 256, (size, size), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    wanted = encoder(grey[None, None].float() / 255).pooled
+    names: dict[str, Any] = {"image": encoder.example(grey)}
+    exec(snippet, names)  # by the encoder's class, which runs here anyway
+    found = names["pooled"]
     if found.shape != wanted.shape or (found - wanted).abs().max() > TOLERANCE * wanted.abs().max().clamp(min=1e-6):
         raise InputError(
             f"{checkpoint}: its encoder, written for others, does not give the same features back; this is a fault of its class "
@@ -73,11 +83,12 @@ def _check_same(model: HybridModule, folder: Path, checkpoint: str | Path) -> No
         )
 
 
-def _card(model: HybridModule, snippet: str) -> str:
+def _card(encoder: ImageEncoder, sources: Sources, config: dict[str, Any], snippet: str) -> str:
     """The model card: what it is, what it was trained on, how to load it, what it must not be used for."""
-    sources, encoder = model.sources, model.encoders.need_image("export")
-    assert sources is not None
-    terms = [f"{name} ({type(objective).__name__}, weight {objective.weight:g})" for name, objective in model.each()]
+    terms = [
+        f"{name} ({term['class_path'].rpartition('.')[2]}, weight {term.get('init_args', {}).get('weight', 1):g})"
+        for name, term in config["objectives"].items()
+    ]
     findings = "\n".join(f"| {name} | {p:.3f} |" for name, p in zip(sources.findings, sources.prevalence, strict=True))
     weights = sum(p.numel() for p in encoder.parameters())
     return f"""---

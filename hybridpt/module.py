@@ -144,8 +144,12 @@ class HybridModule(LightningModule):
         """Build from what the data say, unless a checkpoint said it already.
 
         Raises:
-            UsageError: The data lack what an objective needs, or options that do not go together.
+            UsageError: The data lack what an objective needs, the image encoder does not take their images, or options that do not go
+                together.
         """
+        with together():
+            if self.encoders.image is not None:
+                self.encoders.image.check_size(self.trainer.datamodule.image_size)  # type: ignore[attr-defined]
         if self.sources is None:
             sources: Sources = self.trainer.datamodule.sources  # type: ignore[attr-defined]
             with together():

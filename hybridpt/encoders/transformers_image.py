@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hybridpt.encoders.image import ImageEncoder, ImageFeatures
+from hybridpt.encoders.image import ImageEncoder, ImageFeatures, places
 from hybridpt.encoders.kept import keep_image, make_model, make_preprocessor
 from labelers.errors import InputError, UsageError
 
@@ -29,8 +28,8 @@ SNIPPET = """from transformers import AutoImageProcessor, AutoModel
 
 processor = AutoImageProcessor.from_pretrained("{folder}")
 model = AutoModel.from_pretrained("{folder}").eval()
-pixels = processor(images=image, return_tensors="pt")["pixel_values"]  # image: a picture of {channels} channels
-hidden = model(pixels).last_hidden_state
+pixels = processor(images=image, return_tensors="pt")["pixel_values"]  # image: a picture (pillow) of mode {mode}
+output = model({pixels})
 pooled = {pooled}
 """
 
@@ -38,8 +37,9 @@ pooled = {pooled}
 class TransformersImageEncoder(ImageEncoder):
     """A vision model of transformers, by name or local folder, for one-channel images.
 
-    The pooled vector is the class token after the last norm, as RAD-DINO's authors use it, or the mean over places where a model
-    has none. Grey levels are normalised as the model's preprocessor says, and repeated for models of three channels.
+    The pooled vector is the model's own ``pooler_output`` (of DINOv2 the class token after the last norm, as RAD-DINO's authors use it);
+    but for models with a layer ``pooler``, which checkpoints of ViT often lack: there it is the class token, or the mean over places
+    where a model has none. Grey levels are normalised as the model's preprocessor says, and repeated for models of three channels.
 
     Args:
         name: A folder that ``save_pretrained`` wrote, or a name such as ``microsoft/rad-dino``; the environment variable
@@ -63,8 +63,20 @@ class TransformersImageEncoder(ImageEncoder):
                 "name that the hub or its local cache has"
             ) from None
         self.model = cast(Any, made)
+        known = inspect.signature(self.model.forward).parameters
+        if "pixel_values" not in known or "input_ids" in known:
+            raise UsageError(
+                f"the model '{name}' is a {type(made).__name__}, which reads no images, or text too; give one of images alone (of CLIP: "
+                "CLIPVisionModel.from_pretrained(NAME).save_pretrained(FOLDER)), a text model to the class TransformersEncoder"
+            )
         config = self.model.config
-        self.width = int(getattr(config, "hidden_size", None) or config.hidden_sizes[-1])
+        width = getattr(config, "hidden_size", None) or (getattr(config, "hidden_sizes", None) or [None])[-1]
+        if width is None:
+            raise UsageError(
+                f"the image model '{name}' is a {type(made).__name__}, which does not tell the width of its features; give another, and "
+                "models of timm by their name to the class TimmEncoder"
+            )
+        self.width = int(width)
         self.patch: int | None = getattr(config, "patch_size", None)
         self.frozen = frozen
         channels = int(getattr(config, "num_channels", 3))
@@ -74,8 +86,8 @@ class TransformersImageEncoder(ImageEncoder):
             values = torch.tensor(wanted.get(f"image_{stat}") or [GREY], dtype=torch.float32)
             values = values if len(values) == channels else values.mean(dim=0, keepdim=True)
             self.register_buffer(stat, values.expand(channels)[:, None, None].clone(), persistent=False)
-        sized = "interpolate_pos_encoding" in inspect.signature(self.model.forward).parameters
-        self._options = {"interpolate_pos_encoding": True} if sized else {}
+        self._options = {"interpolate_pos_encoding": True} if "interpolate_pos_encoding" in known else {}
+        self._own = not any(n.startswith("pooler.") for n, _ in self.model.named_parameters())
         for parameter in (p for n, p in self.model.named_parameters() if UNREAD.search(n)):
             parameter.requires_grad_(False)
         if frozen:
@@ -98,18 +110,26 @@ class TransformersImageEncoder(ImageEncoder):
             raise UsageError(
                 f"--data.image_size: expected a multiple of {self.patch}, the patch of this image model, got {image.shape[2]}"
             )
-        return self._features(self.model, image)
+        return self._features(image)[0]
 
-    def _features(self, model: Any, image: Tensor) -> ImageFeatures:
+    def _features(self, image: Tensor) -> tuple[ImageFeatures, str]:
+        """Return what the model makes of images, and how the pooled features are got from its output, in Python."""
         pixels = (image - cast(Tensor, self.mean)) / cast(Tensor, self.std)
-        hidden: Tensor = model(pixel_values=pixels, **self._options).last_hidden_state
-        if hidden.ndim == 4 or self.patch is None:
-            tokens = hidden.flatten(2).transpose(1, 2)
-            return ImageFeatures(tokens.mean(dim=1), tokens, (hidden.shape[2], hidden.shape[3]))
-        rows, columns = image.shape[2] // self.patch, image.shape[3] // self.patch
-        first = hidden.shape[1] - rows * columns  # class and register tokens come before the places
-        tokens = hidden[:, first:]
-        return ImageFeatures(hidden[:, 0] if first else tokens.mean(dim=1), tokens, (rows, columns))
+        output = self.model(pixel_values=pixels, **self._options)
+        hidden: Tensor = output.last_hidden_state
+        if hidden.ndim == 4:
+            tokens, grid = hidden.flatten(2).transpose(1, 2), (hidden.shape[2], hidden.shape[3])
+        else:
+            rows, columns = (side // (self.patch or side) for side in image.shape[2:])
+            prefix = hidden.shape[1] - rows * columns  # class and register tokens, unless places were merged since
+            tokens, grid = places(hidden, image.shape[2], image.shape[3], prefix if self.patch and prefix >= 0 else None)
+        if self._own and output.get("pooler_output") is not None:
+            return ImageFeatures(output.pooler_output.flatten(1), tokens, grid), "output.pooler_output.flatten(1)"
+        if hidden.ndim == 3 and hidden.shape[1] > tokens.shape[1]:
+            return ImageFeatures(hidden[:, 0], tokens, grid), "output.last_hidden_state[:, 0]  # the class token"
+        return ImageFeatures(
+            tokens.mean(dim=1), tokens, grid
+        ), f"output.last_hidden_state.mean({'1' if hidden.ndim == 3 else '(2, 3)'})"
 
     def layers(self) -> list[list[nn.Parameter]]:
         """Return the embeddings, then each block, then what comes after them."""
@@ -132,13 +152,14 @@ class TransformersImageEncoder(ImageEncoder):
         sizes = {"size": {"shortest_edge": image_size}, "crop_size": {"height": image_size, "width": image_size}}
         levels = {"image_mean": mean, "image_std": std, "do_convert_rgb": len(mean) == 3}
         cast(Any, BitImageProcessor)(**sizes, **levels, resample=BILINEAR).save_pretrained(folder)
-        return SNIPPET.replace("{channels}", str(len(mean))).replace(
-            "{pooled}", "hidden[:, 0]  # the class token" if self.patch else "hidden.mean(dim=(2, 3))"
-        )
+        with torch.no_grad():
+            _, pooled = self._features(torch.zeros(1, 1, image_size, image_size))
+        pixels = ", ".join(["pixels", *(f"{option}={value}" for option, value in self._options.items())])
+        mode = "RGB" if len(mean) == 3 else "L"
+        return SNIPPET.replace("{mode}", mode).replace("{pixels}", pixels).replace("{pooled}", pooled)
 
-    def load(self, folder: Path) -> Callable[[Tensor], Tensor]:
-        """Load what ``save`` wrote, as ``ImageEncoder.load``."""
-        from transformers import AutoModel
+    def example(self, grey: Tensor) -> Any:
+        """Return a picture, as ``ImageEncoder.example``."""
+        from PIL import Image
 
-        model = cast(Any, AutoModel).from_pretrained(folder).eval()
-        return lambda image: self._features(model, image).pooled
+        return Image.fromarray(grey.numpy()).convert("RGB" if len(cast(Tensor, self.mean)) == 3 else "L")
