@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
@@ -43,6 +43,7 @@ from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter, Valid
 from hybridpt.evaluation.sources import SourceLogger
 from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
+from hybridpt.patience import Patience
 from hybridpt.report_labeler import ReportModule
 from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, Throughput, WandbMode, wandb_logger
 from labelers.errors import InputError, UsageError
@@ -67,12 +68,17 @@ TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers",
 RANGES = {
     "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),
     "trainer.max_epochs": (1, math.inf, "from 1"),
+    "trainer.max_steps": (1, math.inf, "from 1, or -1 for no limit"),
     "trainer.accumulate_grad_batches": (1, math.inf, "from 1"),
     "early_stopping": (0, math.inf, "from 0"),
     "trainer.gradient_clip_val": (0, math.inf, "from 0"),
     "trainer.limit_train_batches": (1e-9, math.inf, "above 0"),
 }
 """Least and greatest value of options with which Lightning would fail late, or do nothing and call it a success; and the same in words."""
+
+
+DOUBLE_OR_HALF = ("64-true", "64", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+"""Precisions that would change the type of the weights, and with them that of the channels."""
 
 
 class _Parser(LightningArgumentParser):
@@ -141,7 +147,7 @@ class HybridCLI(LightningCLI):
             "--early_stopping",
             type=int,
             default=0,
-            help="end a fit after so many epochs without a lower val/criterion; 0 for never",
+            help="end a fit after so many epochs with a validation but without a lower val/criterion; 0 for never",
         )
         parser.add_argument(
             "--calibrate",
@@ -155,14 +161,16 @@ class HybridCLI(LightningCLI):
         parser.add_argument("--wandb.project", type=str, default="hybridpt", help="name of the wandb project")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and check the numbers of the trainer."""
+        """Parse, and check the options of the trainer."""
         super().parse_arguments(parser, args)
         given = self.config[self.config["subcommand"]]
         for name, (least, greatest, words) in RANGES.items():
             value = given.get(name)
             endless = name == "trainer.max_epochs" and value == -1 and (given.get("trainer.max_steps") or -1) > 0
+            endless = endless or (name == "trainer.max_steps" and value == -1)
             if value is not None and not isinstance(value, bool) and not endless and not least <= value <= greatest:
                 raise UsageError(f"--{name}: expected a number {words}, got {value}")
+        _refuse_options(given, self.config["subcommand"] == "fit")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: in the base class a checkpoint's hyperparameters override what was given by hand, in silence."""
@@ -232,10 +240,16 @@ class HybridCLI(LightningCLI):
         """Make the trainer with the house's loggers, callbacks and folder."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
-        callbacks = [
-            *(callbacks if isinstance(callbacks, list) else [callbacks]),
-            *self._callbacks(configured.get("enable_checkpointing")),
-        ]
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        for callback in callbacks:
+            if isinstance(
+                callback, LearningRateFinder | BatchSizeFinder
+            ):  # they would change what is set already, and not all of it
+                raise UsageError(
+                    f"--trainer.callbacks: expected none that looks for options, got {type(callback).__name__}; "
+                    "give --model.lr and --data.batch_size"
+                )
+        callbacks = [*callbacks, *self._callbacks(configured.get("enable_checkpointing"))]
         terminal = sys.stdout.isatty() and configured.get("enable_progress_bar") is not False
         callbacks.append(RichProgressBar() if terminal else PlainProgress())
         loggers = self._loggers(configured.get("logger"))
@@ -261,13 +275,12 @@ class HybridCLI(LightningCLI):
         if self.subcommand == "fit":
             calibrate = self._get(self.config, "calibrate") and not isinstance(self.model, ReportModule)  # its folder has no room
             callbacks += [SourceLogger(), ValidationScores(calibrate), Throughput()]
+            if (epochs := self._get(self.config, "early_stopping")) > 0:
+                callbacks.append(Patience(epochs))
         if self.subcommand == "fit" and checkpointing is not False:
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
             callbacks.append(StopOnSignal(last, shlex.join(command)))
-            patience = self._get(self.config, "early_stopping")
-            if patience > 0:
-                callbacks.append(EarlyStopping("val/criterion", patience=patience, check_on_train_epoch_end=True))
             if self.model.ema is not None:
                 callbacks.append(WeightAverage(self.model.ema))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
@@ -328,6 +341,27 @@ class HybridCLI(LightningCLI):
             )
         self.model.build(sources_of(body, path))
         load_weights(self.model, body, path)
+
+
+def _refuse_options(given: Any, fit: bool) -> None:
+    """Refuse options that Lightning takes and cannot carry out here."""
+    part = given.get("trainer.overfit_batches")
+    if part:
+        raise UsageError(
+            f"--trainer.overfit_batches: expected 0, got {part}; give --trainer.limit_train_batches {part}, which shortens the epochs"
+        )
+    precision = given.get("trainer.precision")
+    if str(precision) in DOUBLE_OR_HALF:
+        raise UsageError(
+            f"--trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got {precision}; "
+            "weights, channels and losses are kept in 32 bits"
+        )
+    epochs, every = given.get("trainer.max_epochs") or -1, given.get("trainer.check_val_every_n_epoch") or 1
+    if fit and given.get("early_stopping") and (given.get("trainer.limit_val_batches") == 0 or 0 < epochs < every):
+        raise UsageError(
+            f"--early_stopping {given.get('early_stopping')}: expected a fit with validations, got one without; "
+            "give other --trainer.limit_val_batches or --trainer.check_val_every_n_epoch, or --early_stopping 0"
+        )
 
 
 def _root(error: BaseException) -> BaseException:
