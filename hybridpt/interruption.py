@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, a program ends in order; asked twice by Ctrl-C, at once."""
+"""Ctrl-C and SIGTERM: asked once, a program ends in order, wherever it was; asked twice by Ctrl-C, at once."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ __all__ = ["Interrupted", "Signals", "interrupt"]
 
 GRACE = 60
 """Seconds that a child process outlives a SIGTERM, so that its parent can end in order."""
+AGAIN = 0.01
+"""Seconds after which an interruption that was swallowed is raised again."""
 
 
 class Interrupted(BaseException):
@@ -34,27 +36,40 @@ class Interrupted(BaseException):
 class Signals:
     """Handles SIGINT and SIGTERM while it is entered; outside the main thread it does nothing.
 
-    The first signal goes to ``act``. A second SIGINT ends the process at once: every file appears whole or not at all, so nothing is
-    lost by that. Forked children (they read images) ignore SIGINT, which a terminal sends to them too, and outlive SIGTERM for a while.
+    The first signal goes to ``act``, and so does any later SIGTERM that does not come while the program is ending already. A second SIGINT
+    ends the process at once: every file appears whole or not at all, so nothing is lost by that. Forked children (they read images)
+    ignore SIGINT, which a terminal sends to them too, and outlive SIGTERM for a while.
+
+    What ``act`` raises where Python lets no exception out (in a ``__del__``, in a function that C calls) is raised again soon after.
 
     Args:
-        act: Is told the number of the first signal.
+        act: Is told the number of the signal.
     """
 
     def __init__(self, act: Callable[[int], None]) -> None:
         self._act = act
         self._process = os.getpid()
         self._told = False
+        self._swallowed: int | None = None
+        self._again: threading.Timer | None = None
         self._before: dict[int, Any] = {}
+        self._hook = sys.unraisablehook
 
     def __enter__(self) -> Signals:
         """Take the signals over."""
         if threading.current_thread() is threading.main_thread():
+            self._hook, sys.unraisablehook = sys.unraisablehook, self._unraisable
             self._before = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def __exit__(self, *_: object) -> None:
         """Give them back."""
+        if not self._before:
+            return
+        sys.unraisablehook = self._hook
+        if self._again is not None:
+            self._again.cancel()
+            self._again.join()  # its signal must not come when nobody handles it
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -63,12 +78,33 @@ class Signals:
         if os.getpid() != self._process:
             if signum == signal.SIGTERM:
                 signal.alarm(GRACE)
-        elif not self._told:
+        elif self._swallowed is not None:
+            swallowed, self._swallowed = self._swallowed, None
+            self._act(swallowed)
+        elif not self._told or (signum == signal.SIGTERM and not _ending()):
             self._told = True
             self._act(signum)
         elif signum == signal.SIGINT:
             print("hybridpt: ended at once", file=sys.stderr, flush=True)
             os._exit(128 + signum)
+
+    def _unraisable(self, about: Any) -> None:
+        """Have the main thread interrupted again; what is raised here would be swallowed too."""
+        if not isinstance(about.exc_value, Interrupted):
+            self._hook(about)
+            return
+        self._swallowed = about.exc_value.signum
+        self._again = threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM))
+        self._again.daemon = True
+        self._again.start()
+
+
+def _ending() -> bool:
+    """Whether the program is on its way out by an interruption: whoever swallowed one has no exception at hand, or another."""
+    error = sys.exception()
+    while error is not None and not isinstance(error, Interrupted):
+        error = error.__context__
+    return error is not None
 
 
 def interrupt(signum: int) -> None:
