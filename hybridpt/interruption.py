@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM: asked once, a program ends in order, wherever it was; asked twice by Ctrl-C, at once."""
+"""Ctrl-C and SIGTERM: asked once, a program ends in order; asked twice by Ctrl-C, at once."""
 
 from __future__ import annotations
 
@@ -36,21 +36,20 @@ class Interrupted(BaseException):
 class Signals:
     """Handles SIGINT and SIGTERM while it is entered; outside the main thread it does nothing.
 
-    The first signal goes to ``act``, and so does any later SIGTERM that does not come while the program is ending already. A second SIGINT
-    ends the process at once: every file appears whole or not at all, so nothing is lost by that. Forked children (they read images)
-    ignore SIGINT, which a terminal sends to them too, and outlive SIGTERM for a while.
+    The first signal goes to ``act``. A second SIGINT ends the process at once: every file appears whole or not at all, so nothing is
+    lost by that. Forked children (they read images) ignore SIGINT, which a terminal sends to them too, and outlive SIGTERM for a while.
 
-    What ``act`` raises where Python lets no exception out (in a ``__del__``, in a function that C calls) is raised again soon after.
+    Where Python lets no exception out (of a ``__del__``, of a function that C calls), an ``Interrupted`` is raised again soon after.
 
     Args:
-        act: Is told the number of the signal.
+        act: Is told the number of the first signal.
     """
 
     def __init__(self, act: Callable[[int], None]) -> None:
         self._act = act
         self._process = os.getpid()
-        self._told = False
-        self._swallowed: int | None = None
+        self._told: int | None = None
+        self._swallowed = False
         self._again: threading.Timer | None = None
         self._before: dict[int, Any] = {}
         self._hook = sys.unraisablehook
@@ -67,9 +66,9 @@ class Signals:
         if not self._before:
             return
         sys.unraisablehook = self._hook
-        if self._again is not None:
+        if self._again is not None:  # its signal must not come when nobody handles it
             self._again.cancel()
-            self._again.join()  # its signal must not come when nobody handles it
+            self._again.join()
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
@@ -78,33 +77,21 @@ class Signals:
         if os.getpid() != self._process:
             if signum == signal.SIGTERM:
                 signal.alarm(GRACE)
-        elif self._swallowed is not None:
-            swallowed, self._swallowed = self._swallowed, None
-            self._act(swallowed)
-        elif not self._told or (signum == signal.SIGTERM and not _ending()):
-            self._told = True
-            self._act(signum)
+        elif self._told is None or self._swallowed:
+            self._told, self._swallowed = self._told or signum, False
+            self._act(self._told)
         elif signum == signal.SIGINT:
             print("hybridpt: ended at once", file=sys.stderr, flush=True)
             os._exit(128 + signum)
 
     def _unraisable(self, about: Any) -> None:
-        """Have the main thread interrupted again; what is raised here would be swallowed too."""
-        if not isinstance(about.exc_value, Interrupted):
+        """Send a signal for what was swallowed, once Python is out of here: what is raised now would be swallowed too."""
+        if isinstance(about.exc_value, Interrupted):
+            self._swallowed = True
+            self._again = threading.Timer(AGAIN, os.kill, (self._process, signal.SIGTERM))
+            self._again.start()
+        else:
             self._hook(about)
-            return
-        self._swallowed = about.exc_value.signum
-        self._again = threading.Timer(AGAIN, signal.pthread_kill, (threading.main_thread().ident, signal.SIGTERM))
-        self._again.daemon = True
-        self._again.start()
-
-
-def _ending() -> bool:
-    """Whether the program is on its way out by an interruption: whoever swallowed one has no exception at hand, or another."""
-    error = sys.exception()
-    while error is not None and not isinstance(error, Interrupted):
-        error = error.__context__
-    return error is not None
 
 
 def interrupt(signum: int) -> None:
