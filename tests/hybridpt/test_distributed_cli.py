@@ -165,6 +165,17 @@ def test_a_nan_in_one_process_stops_both_with_one_file(config: Path, tmp_path: P
     assert body["not_finite_in_the_input"] == {"image": [body["images"][8 + 1]["row"]]}
 
 
+@pytest.mark.slow
+def test_a_checkpoint_that_two_processes_cannot_go_on_from_is_told_once(config: Path, tmp_path: Path) -> None:
+    """One process was stopped in the middle of an epoch."""
+    words = ("fit", "--config", config, "--trainer.default_root_dir", tmp_path)
+    assert run(*words, "--trainer.callbacks+", "tests.hybridpt.test_distributed_cli.Stop").returncode == 128 + signal.SIGTERM
+    done = run(*words, *TWO, "--ckpt_path", tmp_path / "last.ckpt")
+    assert done.returncode == 2, done.stderr
+    (line,) = errors(done)
+    assert "in the middle of an epoch with 8 images a batch on 1 process(es), not 8 images a batch on 2" in line
+
+
 def meet(rank: int, meeting: str, folder: str) -> None:
     """What one of two processes does whose second has bad data."""
     dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=2)
