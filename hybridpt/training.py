@@ -45,7 +45,17 @@ from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
 from hybridpt.patience import Patience
 from hybridpt.report_labeler import ReportModule
-from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, Throughput, WandbMode, wandb_logger
+from hybridpt.tracking import (
+    MetricsLogger,
+    PlainProgress,
+    StepSeeds,
+    StopOnSignal,
+    Throughput,
+    WandbMode,
+    wandb_logger,
+    wandb_loggers,
+    without_paths,
+)
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
 from labelers.io.files import remove_leftovers
@@ -60,9 +70,10 @@ NOISE = (
     "Be aware that when using `ckpt_path`",
     "You're resuming from a checkpoint that ended before the epoch ended",
     "`isinstance(treespec, LeafSpec)`",
+    "`ModelCheckpoint(monitor='val/criterion')` could not find the monitored key",
 )
-"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, and the
-data module knows where in an epoch it stopped."""
+"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, the
+data module knows where in an epoch it stopped, and not every epoch has a validation."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers", "ema", "chunk", "compile", "init_from")
 """Options of the model that change nothing once it is trained."""
 RANGES = {
@@ -75,8 +86,6 @@ RANGES = {
     "trainer.limit_train_batches": (1e-9, math.inf, "above 0"),
 }
 """Least and greatest value of options with which Lightning would fail late, or do nothing and call it a success; and the same in words."""
-
-
 DOUBLE_OR_HALF = ("64-true", "64", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
 """Precisions that would change the type of the weights, and with them that of the channels."""
 
@@ -88,12 +97,17 @@ class _Parser(LightningArgumentParser):
 
 
 class _Config(SaveConfigCallback):
-    """Saves config.yaml whole or not at all: a run may read the very file that it writes."""
+    """Saves config.yaml whole or not at all: a run may read the very file that it writes. wandb gets the same without paths."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save where the first logger writes; ``trainer.log_dir`` would wait for the other processes, which are not asked."""
+        config = self.config.clone()
+        if stage == "fit":
+            config["ckpt_path"] = None  # where this run went on from, not where the next one shall
         with atomic_path(Path(trainer.loggers[0].log_dir or ".") / self.config_filename) as temporary:
-            self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(config, temporary, skip_none=False, overwrite=True, multifile=False)
+        for logger in wandb_loggers(trainer):
+            logger.log_hyperparams(without_paths(_plain(config)))
 
 
 class HybridCLI(LightningCLI):
@@ -114,6 +128,7 @@ class HybridCLI(LightningCLI):
                 handler.addFilter(lambda record: "Tip:" not in record.getMessage())
         self._earlier: Path | None = None
         self._read: dict[str, Any] | None = None
+        self._best: RunCheckpoint | None = None
         with contextlib.ExitStack() as self._held:
             try:
                 # what is trained follows from what it is trained on, and is known before the options of its classes are parsed
@@ -224,7 +239,7 @@ class HybridCLI(LightningCLI):
 
     def _alone_in(self, folder: Path) -> Path:
         """Hold a folder for this run until it ends; the first process does it for all of a distributed run."""
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if _first():
             if not folder.exists():
                 self._held.callback(_remove_if_empty, folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -242,9 +257,7 @@ class HybridCLI(LightningCLI):
         callbacks = configured.get("callbacks") or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         for callback in callbacks:
-            if isinstance(
-                callback, LearningRateFinder | BatchSizeFinder
-            ):  # they would change what is set already, and not all of it
+            if isinstance(callback, LearningRateFinder | BatchSizeFinder):  # they would change what is set already
                 raise UsageError(
                     f"--trainer.callbacks: expected none that looks for options, got {type(callback).__name__}; "
                     "give --model.lr and --data.batch_size"
@@ -284,8 +297,8 @@ class HybridCLI(LightningCLI):
             if self.model.ema is not None:
                 callbacks.append(WeightAverage(self.model.ema))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
-            callbacks.append(RunCheckpoint(filename="best", monitor="val/criterion", **common))
-            callbacks.append(RunCheckpoint(filename="last", **common))  # after best, whose state it holds
+            self._best = RunCheckpoint(filename="best", monitor="val/criterion", **common)
+            callbacks += [self._best, RunCheckpoint(filename="last", **common)]  # last holds the state of best
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:
@@ -299,22 +312,29 @@ class HybridCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far."""
+        """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far.
+
+        At last say where the run writes.
+        """
         if self._get(self.config, "ckpt_path") is not None:
             self._restore(())
         elif self.model.init_from is not None:
             self.model.inherited = load_encoders(self.model, self.model.init_from)
         metrics = self.output / "metrics.csv"
-        if getattr(rank_zero_only, "rank", 0) == 0 and metrics.exists():  # the logger deletes what it finds
+        if _first() and metrics.exists():  # the logger deletes what it finds
             names = (self.output / f"metrics_{number}.csv" for number in itertools.count(1))
             self._earlier = next(path for path in names if not path.exists())
             metrics.rename(self._earlier)
+        if _first():
+            print(f"the run writes into {self.output}", flush=True)
 
     def after_fit(self) -> None:
-        """Put the metrics back where nothing was left to train."""
+        """Put the metrics back where nothing was left to train, and say which checkpoint is the best."""
         metrics = self.output / "metrics.csv"
         if self._earlier is not None and not metrics.exists():
             self._earlier.rename(metrics)
+        if self._best is not None and _first() and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            print(_outcome(self.output, self._best), flush=True)
 
     def before_validate(self) -> None:
         """Take the findings from the checkpoint."""
@@ -362,6 +382,21 @@ def _refuse_options(given: Any, fit: bool) -> None:
             f"--early_stopping {given.get('early_stopping')}: expected a fit with validations, got one without; "
             "give other --trainer.limit_val_batches or --trainer.check_val_every_n_epoch, or --early_stopping 0"
         )
+
+
+def _first() -> bool:
+    """Whether this is the process that writes and speaks for all of a distributed run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _outcome(folder: Path, best: RunCheckpoint) -> str:
+    """What a finished fit leaves, and the command that comes next."""
+    path = best.best_model_path
+    if best.best_model_score is None or not Path(path).is_file():
+        return f"no validation chose a best checkpoint; the last state is in {folder / 'last.ckpt'}"
+    found = f"epoch {read_checkpoint(path)['epoch'] + 1}, val/criterion {best.best_model_score:.4f}"
+    command = ["hybridpt", "test", "--config", str(folder / "config.yaml"), "--ckpt_path", path]
+    return f"the best checkpoint is {path} ({found}); test it with: {shlex.join(command)}"
 
 
 def _root(error: BaseException) -> BaseException:

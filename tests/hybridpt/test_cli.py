@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning import Callback, LightningModule, Trainer
 
 import hybridpt
 from hybridpt.checkpoint import read_checkpoint
@@ -138,11 +139,11 @@ WORSE = ("--trainer.callbacks+", "tests.hybridpt.test_cli.Worse")
 """Every epoch is worse than the one before it."""
 
 
-class Worse(__import__("lightning").Callback):  # type: ignore[misc]
+class Worse(Callback):
     """Puts the number of the epoch in the place of val/criterion."""
 
-    def on_validation_end(self, trainer: object, pl_module: object) -> None:
-        trainer.callback_metrics["val/criterion"].fill_(trainer.current_epoch)  # type: ignore[attr-defined]
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.callback_metrics["val/criterion"].fill_(trainer.current_epoch)
 
 
 def test_patience_given_by_hand_wins_over_the_checkpoints(
@@ -169,11 +170,11 @@ def test_patience_counts_epochs_with_a_validation(config: Path, tmp_path: Path) 
     assert epochs_of(tmp_path) == 4
 
 
-class StopAfterOne(__import__("lightning").Callback):  # type: ignore[misc]
+class StopAfterOne(Callback):
     """Ends a run after its first epoch, as if somebody had stopped it."""
 
-    def on_train_epoch_end(self, trainer: object, pl_module: object) -> None:
-        trainer.should_stop = True  # type: ignore[attr-defined]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
 
 
 def test_resuming_with_another_model_is_refused(config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:
