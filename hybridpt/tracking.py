@@ -7,6 +7,7 @@ import random
 import shutil
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +30,7 @@ __all__ = [
     "WandbMode",
     "wandb_logger",
     "wandb_loggers",
+    "without_paths",
 ]
 
 WandbMode = Literal["offline", "online", "disabled"]
@@ -66,14 +68,39 @@ def wandb_logger(folder: Path, mode: WandbMode, project: str) -> WandbLogger:
         x_save_requirements=False,
         silent=True,
     )
-    return WandbLogger(
+    logger = WandbLogger(
         name=folder.name, save_dir=folder, project=project, offline=mode == "offline", log_model=False, settings=settings
     )
+    logger._wandb_init.pop("anonymous", None)  # Lightning sets it always, and wandb warns of it
+    return logger
 
 
 def wandb_loggers(trainer: Trainer) -> list[WandbLogger]:
     """Return the wandb loggers of a run."""
     return [logger for logger in trainer.loggers if isinstance(logger, WandbLogger)]
+
+
+def without_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a configuration in plain types without what is or may be the path of a file or a folder, which can name a patient.
+
+    That is every string with a slash, names on a model hub too, and every string under which there is something here.
+    """
+    kept = {name: _without_paths(value) for name, value in config.items()}
+    return {name: value for name, value in kept.items() if value is not _PATH}
+
+
+_PATH = object()
+
+
+def _without_paths(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return without_paths(value)
+    if isinstance(value, list):
+        items = [_without_paths(item) for item in value]
+        return _PATH if _PATH in items else items
+    if isinstance(value, str):
+        return _PATH if "/" in value or os.sep in value or os.path.exists(value) else value
+    return value if value is None or isinstance(value, bool | int | float) else _PATH
 
 
 class MetricsLogger(CSVLogger):
@@ -260,18 +287,27 @@ class PlainProgress(Callback):
 
     def __init__(self) -> None:
         self._start = time.monotonic()
+        self._validated = False
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Start the clock."""
         self._start = time.monotonic()
 
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Know that the epoch has figures of its own; Lightning keeps the earlier ones."""
+        self._validated = not trainer.sanity_checking
+
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Print the epoch's figures, those of all processes once."""
+        names = ["train/loss", *(["val/criterion", "val/loss"] if self._validated else [])]
+        self._validated = False
         if not trainer.is_global_zero:
             return
-        shown: dict[str, Any] = {
-            k: v for k, v in trainer.callback_metrics.items() if k in ("train/loss", "val/loss", "val/criterion")
-        }
-        figures = "  ".join(f"{k} {float(v):.4f}" for k, v in sorted(shown.items()))
-        seconds = time.monotonic() - self._start
-        print(f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  {figures}  {seconds:.1f} s", flush=True)
+        metrics: dict[str, Any] = trainer.callback_metrics
+        figures = "  ".join(f"{name} {float(metrics[name]):.4f}" for name in names if name in metrics)
+        place = f"epoch {trainer.current_epoch + 1}"
+        if trainer.max_epochs != -1:
+            place += f"/{trainer.max_epochs}"
+        else:  # there is no last one; where steps are not counted either, the time is limited
+            place += f"  step {trainer.global_step}" + (f"/{trainer.max_steps}" if trainer.max_steps != -1 else "")
+        print(f"{place}  {figures}  {time.monotonic() - self._start:.1f} s", flush=True)

@@ -20,7 +20,7 @@ from lightning import Callback, LightningModule, Trainer
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.fabric.utilities.rank_zero import rank_zero_only
 from lightning.pytorch.accelerators import CPUAccelerator
-from lightning.pytorch.callbacks import EarlyStopping, RichProgressBar
+from lightning.pytorch.callbacks import BatchSizeFinder, LearningRateFinder, RichProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import CheckpointIO
@@ -43,8 +43,19 @@ from hybridpt.evaluation.callbacks import PredictionWriter, ResultsWriter, Valid
 from hybridpt.evaluation.sources import SourceLogger
 from hybridpt.failures import explained
 from hybridpt.module import CHECKPOINT_KEY, HybridModule
+from hybridpt.patience import Patience
 from hybridpt.report_labeler import ReportModule
-from hybridpt.tracking import MetricsLogger, PlainProgress, StepSeeds, StopOnSignal, Throughput, WandbMode, wandb_logger
+from hybridpt.tracking import (
+    MetricsLogger,
+    PlainProgress,
+    StepSeeds,
+    StopOnSignal,
+    Throughput,
+    WandbMode,
+    wandb_logger,
+    wandb_loggers,
+    without_paths,
+)
 from labelers.errors import InputError, UsageError
 from labelers.io import atomic_path
 from labelers.io.files import remove_leftovers
@@ -59,20 +70,24 @@ NOISE = (
     "Be aware that when using `ckpt_path`",
     "You're resuming from a checkpoint that ended before the epoch ended",
     "`isinstance(treespec, LeafSpec)`",
+    "`ModelCheckpoint(monitor='val/criterion')` could not find the monitored key",
 )
-"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, and the
-data module knows where in an epoch it stopped."""
+"""Beginnings of Lightning's warnings that are about nothing: the folder is meant to hold the run, callbacks differ by command, the
+data module knows where in an epoch it stopped, and not every epoch has a validation."""
 TRAINING_ONLY = ("lr", "weight_decay", "warmup", "layer_decay", "frozen_layers", "ema", "chunk", "compile", "init_from")
 """Options of the model that change nothing once it is trained."""
 RANGES = {
     "seed_everything": (0, 2**32 - 1, f"from 0 to {2**32 - 1}"),
     "trainer.max_epochs": (1, math.inf, "from 1"),
+    "trainer.max_steps": (1, math.inf, "from 1, or -1 for no limit"),
     "trainer.accumulate_grad_batches": (1, math.inf, "from 1"),
     "early_stopping": (0, math.inf, "from 0"),
     "trainer.gradient_clip_val": (0, math.inf, "from 0"),
     "trainer.limit_train_batches": (1e-9, math.inf, "above 0"),
 }
 """Least and greatest value of options with which Lightning would fail late, or do nothing and call it a success; and the same in words."""
+DOUBLE_OR_HALF = ("64-true", "64", "16-true", "bf16-true", "transformer-engine", "transformer-engine-float16")
+"""Precisions that would change the type of the weights, and with them that of the channels."""
 
 
 class _Parser(LightningArgumentParser):
@@ -82,12 +97,17 @@ class _Parser(LightningArgumentParser):
 
 
 class _Config(SaveConfigCallback):
-    """Saves config.yaml whole or not at all: a run may read the very file that it writes."""
+    """Saves config.yaml whole or not at all: a run may read the very file that it writes. wandb gets the same without paths."""
 
     def save_config(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Save where the first logger writes; ``trainer.log_dir`` would wait for the other processes, which are not asked."""
+        config = self.config.clone()
+        if stage == "fit":
+            config["ckpt_path"] = None  # where this run went on from, not where the next one shall
         with atomic_path(Path(trainer.loggers[0].log_dir or ".") / self.config_filename) as temporary:
-            self.parser.save(self.config, temporary, skip_none=False, overwrite=True, multifile=False)
+            self.parser.save(config, temporary, skip_none=False, overwrite=True, multifile=False)
+        for logger in wandb_loggers(trainer):
+            logger.log_hyperparams(without_paths(_plain(config)))
 
 
 class HybridCLI(LightningCLI):
@@ -108,6 +128,7 @@ class HybridCLI(LightningCLI):
                 handler.addFilter(lambda record: "Tip:" not in record.getMessage())
         self._earlier: Path | None = None
         self._read: dict[str, Any] | None = None
+        self._best: RunCheckpoint | None = None
         with contextlib.ExitStack() as self._held:
             try:
                 # what is trained follows from what it is trained on, and is known before the options of its classes are parsed
@@ -141,7 +162,7 @@ class HybridCLI(LightningCLI):
             "--early_stopping",
             type=int,
             default=0,
-            help="end a fit after so many epochs without a lower val/criterion; 0 for never",
+            help="end a fit after so many epochs with a validation but without a lower val/criterion; 0 for never",
         )
         parser.add_argument(
             "--calibrate",
@@ -155,14 +176,16 @@ class HybridCLI(LightningCLI):
         parser.add_argument("--wandb.project", type=str, default="hybridpt", help="name of the wandb project")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and check the numbers of the trainer."""
+        """Parse, and check the options of the trainer."""
         super().parse_arguments(parser, args)
         given = self.config[self.config["subcommand"]]
         for name, (least, greatest, words) in RANGES.items():
             value = given.get(name)
             endless = name == "trainer.max_epochs" and value == -1 and (given.get("trainer.max_steps") or -1) > 0
+            endless = endless or (name == "trainer.max_steps" and value == -1)
             if value is not None and not isinstance(value, bool) and not endless and not least <= value <= greatest:
                 raise UsageError(f"--{name}: expected a number {words}, got {value}")
+        _refuse_options(given, self.config["subcommand"] == "fit")
 
     def _parse_ckpt_path(self) -> None:
         """Do nothing: in the base class a checkpoint's hyperparameters override what was given by hand, in silence."""
@@ -216,7 +239,7 @@ class HybridCLI(LightningCLI):
 
     def _alone_in(self, folder: Path) -> Path:
         """Hold a folder for this run until it ends; the first process does it for all of a distributed run."""
-        if getattr(rank_zero_only, "rank", 0) == 0:
+        if _first():
             if not folder.exists():
                 self._held.callback(_remove_if_empty, folder)
             folder.mkdir(parents=True, exist_ok=True)
@@ -232,10 +255,14 @@ class HybridCLI(LightningCLI):
         """Make the trainer with the house's loggers, callbacks and folder."""
         configured = self._get(self.config_init, "trainer")
         callbacks = configured.get("callbacks") or []
-        callbacks = [
-            *(callbacks if isinstance(callbacks, list) else [callbacks]),
-            *self._callbacks(configured.get("enable_checkpointing")),
-        ]
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        for callback in callbacks:
+            if isinstance(callback, LearningRateFinder | BatchSizeFinder):  # they would change what is set already
+                raise UsageError(
+                    f"--trainer.callbacks: expected none that looks for options, got {type(callback).__name__}; "
+                    "give --model.lr and --data.batch_size"
+                )
+        callbacks = [*callbacks, *self._callbacks(configured.get("enable_checkpointing"))]
         terminal = sys.stdout.isatty() and configured.get("enable_progress_bar") is not False
         callbacks.append(RichProgressBar() if terminal else PlainProgress())
         loggers = self._loggers(configured.get("logger"))
@@ -261,18 +288,17 @@ class HybridCLI(LightningCLI):
         if self.subcommand == "fit":
             calibrate = self._get(self.config, "calibrate") and not isinstance(self.model, ReportModule)  # its folder has no room
             callbacks += [SourceLogger(), ValidationScores(calibrate), Throughput()]
+            if (epochs := self._get(self.config, "early_stopping")) > 0:
+                callbacks.append(Patience(epochs))
         if self.subcommand == "fit" and checkpointing is not False:
             last = self.output / "last.ckpt"
             command = ["hybridpt", "fit", "--config", str(self.output / "config.yaml"), "--ckpt_path", str(last)]
             callbacks.append(StopOnSignal(last, shlex.join(command)))
-            patience = self._get(self.config, "early_stopping")
-            if patience > 0:
-                callbacks.append(EarlyStopping("val/criterion", patience=patience, check_on_train_epoch_end=True))
             if self.model.ema is not None:
                 callbacks.append(WeightAverage(self.model.ema))
             common: dict[str, Any] = {"dirpath": self.output, "save_on_train_epoch_end": True, "enable_version_counter": False}
-            callbacks.append(RunCheckpoint(filename="best", monitor="val/criterion", **common))
-            callbacks.append(RunCheckpoint(filename="last", **common))  # after best, whose state it holds
+            self._best = RunCheckpoint(filename="best", monitor="val/criterion", **common)
+            callbacks += [self._best, RunCheckpoint(filename="last", **common)]  # last holds the state of best
         return callbacks
 
     def _loggers(self, configured: Any) -> list[Logger]:
@@ -286,22 +312,29 @@ class HybridCLI(LightningCLI):
         return loggers
 
     def before_fit(self) -> None:
-        """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far."""
+        """On resuming, take the findings from the checkpoint, refuse options that it would override, and keep the metrics so far.
+
+        At last say where the run writes.
+        """
         if self._get(self.config, "ckpt_path") is not None:
             self._restore(())
         elif self.model.init_from is not None:
             self.model.inherited = load_encoders(self.model, self.model.init_from)
         metrics = self.output / "metrics.csv"
-        if getattr(rank_zero_only, "rank", 0) == 0 and metrics.exists():  # the logger deletes what it finds
+        if _first() and metrics.exists():  # the logger deletes what it finds
             names = (self.output / f"metrics_{number}.csv" for number in itertools.count(1))
             self._earlier = next(path for path in names if not path.exists())
             metrics.rename(self._earlier)
+        if _first():
+            print(f"the run writes into {self.output}", flush=True)
 
     def after_fit(self) -> None:
-        """Put the metrics back where nothing was left to train."""
+        """Put the metrics back where nothing was left to train, and say which checkpoint is the best."""
         metrics = self.output / "metrics.csv"
         if self._earlier is not None and not metrics.exists():
             self._earlier.rename(metrics)
+        if self._best is not None and _first() and not self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            print(_outcome(self.output, self._best), flush=True)
 
     def before_validate(self) -> None:
         """Take the findings from the checkpoint."""
@@ -328,6 +361,42 @@ class HybridCLI(LightningCLI):
             )
         self.model.build(sources_of(body, path))
         load_weights(self.model, body, path)
+
+
+def _refuse_options(given: Any, fit: bool) -> None:
+    """Refuse options that Lightning takes and cannot carry out here."""
+    part = given.get("trainer.overfit_batches")
+    if part:
+        raise UsageError(
+            f"--trainer.overfit_batches: expected 0, got {part}; give --trainer.limit_train_batches {part}, which shortens the epochs"
+        )
+    precision = given.get("trainer.precision")
+    if str(precision) in DOUBLE_OR_HALF:
+        raise UsageError(
+            f"--trainer.precision: expected 32-true, bf16-mixed or 16-mixed, got {precision}; "
+            "weights, channels and losses are kept in 32 bits"
+        )
+    epochs, every = given.get("trainer.max_epochs") or -1, given.get("trainer.check_val_every_n_epoch") or 1
+    if fit and given.get("early_stopping") and (given.get("trainer.limit_val_batches") == 0 or 0 < epochs < every):
+        raise UsageError(
+            f"--early_stopping {given.get('early_stopping')}: expected a fit with validations, got one without; "
+            "give other --trainer.limit_val_batches or --trainer.check_val_every_n_epoch, or --early_stopping 0"
+        )
+
+
+def _first() -> bool:
+    """Whether this is the process that writes and speaks for all of a distributed run."""
+    return getattr(rank_zero_only, "rank", 0) == 0
+
+
+def _outcome(folder: Path, best: RunCheckpoint) -> str:
+    """What a finished fit leaves, and the command that comes next."""
+    path = best.best_model_path
+    if best.best_model_score is None or not Path(path).is_file():
+        return f"no validation chose a best checkpoint; the last state is in {folder / 'last.ckpt'}"
+    found = f"epoch {read_checkpoint(path)['epoch'] + 1}, val/criterion {best.best_model_score:.4f}"
+    command = ["hybridpt", "test", "--config", str(folder / "config.yaml"), "--ckpt_path", path]
+    return f"the best checkpoint is {path} ({found}); test it with: {shlex.join(command)}"
 
 
 def _root(error: BaseException) -> BaseException:

@@ -400,8 +400,13 @@ class HybridDataModule(LightningDataModule):
         if self.trainer is None or self.trainer.state.fn != "fit":
             return
         self._begun = {**self._begun, **state_dict}
+        with together():
+            self._check_begun(self.trainer)
+        self._go_on()  # FSDP loads a checkpoint when the loaders have been made
+
+    def _check_begun(self, trainer: Any) -> None:
         before = {name: self._begun.get(name) for name in ("batch_size", "processes")}
-        now = {"batch_size": self.batch_size, "processes": self.trainer.world_size}
+        now = {"batch_size": self.batch_size, "processes": trainer.world_size}
         if self._begun["batches"] and before != now:
             was, given = (f"{s['batch_size']} images a batch on {s['processes']} process(es)" for s in (before, now))
             if before["processes"] == now["processes"]:
@@ -410,7 +415,7 @@ class HybridDataModule(LightningDataModule):
                 f"the checkpoint was written in the middle of an epoch with {was}, not {given}; go on with the same, "
                 "or from a checkpoint of the end of an epoch"
             )
-        model: Any = self.trainer.lightning_module
+        model: Any = trainer.lightning_module
         remembers = next((name for name, objective in model.each() if objective.remembers_rows), None)
         if self._begun.get("images", self._images()) != self._images() and (self._begun["batches"] or remembers):
             reason = f"and its objective '{remembers}' keeps something of each" if remembers else "in the middle of an epoch"
@@ -418,7 +423,6 @@ class HybridDataModule(LightningDataModule):
                 f"{self.manifest}: the checkpoint was trained on other images ({reason}); go on with the same manifest, or begin a new fit "
                 "with --model.init_from"
             )
-        self._go_on()  # FSDP loads a checkpoint when the loaders have been made
 
     @property
     def finished_epochs(self) -> int | None:

@@ -43,6 +43,26 @@ WRONG: dict[str, tuple[list[object], str]] = {
     "an unknown accelerator": (["--trainer.accelerator", "quantum"], "accelerator"),
     "an unknown precision": (["--trainer.precision", 17], "trainer.precision"),
     "a negative seed": (["--seed_everything", -1], "--seed_everything: expected a number from 0 to 4294967295, got -1"),
+    "no steps": (["--trainer.max_steps", 0], "--trainer.max_steps: expected a number from 1, or -1 for no limit, got 0"),
+    "the same batches again": (["--trainer.overfit_batches", 2], "expected 0, got 2; give --trainer.limit_train_batches 2"),
+    "weights of 16 bits": (["--trainer.precision", "bf16-true"], "expected 32-true, bf16-mixed or 16-mixed, got bf16-true"),
+    "weights of 64 bits": (["--trainer.precision", 64], "expected 32-true, bf16-mixed or 16-mixed, got 64"),
+    "a search for the learning rate": (
+        ["--trainer.callbacks+", "lightning.pytorch.callbacks.LearningRateFinder"],
+        "got LearningRateFinder; give --model.lr",
+    ),
+    "a search for the batch size": (
+        ["--trainer.callbacks+", "lightning.pytorch.callbacks.BatchSizeFinder"],
+        "got BatchSizeFinder; give --model.lr and --data.batch_size",
+    ),
+    "patience without validations": (
+        ["--early_stopping", 1, "--trainer.limit_val_batches", 0],
+        "--early_stopping 1: expected a fit with validations, got one without",
+    ),
+    "patience that ends before the first validation": (
+        ["--early_stopping", 1, "--trainer.check_val_every_n_epoch", 2],
+        "--early_stopping 1: expected a fit with validations, got one without",
+    ),
     "a seed of 67 bits": (["--seed_everything", 10**20], "--seed_everything: expected a number from 0 to 4294967295"),
 }
 

@@ -12,6 +12,7 @@ import gzip
 import io
 import json
 import os
+import shutil
 import struct
 import tempfile
 import zipfile
@@ -30,7 +31,7 @@ from labelers.cli import main as labelers
 from tests.conftest import make_tiny
 from tests.hostile.hybrid import Hybrid
 from tests.hostile.processes import TEMPORARY, run, shell
-from tests.hostile.search import BLOCK, forms, leaks
+from tests.hostile.search import BLOCK, contents, forms, leaks
 
 WORDS = {"text": "Zébratext7q", "patient": "Zébrapatient7q", "study": "Zébrastudy7q", "image": "Zébraimage7q"}
 PLUGINS = "tests.hostile.plugins"
@@ -126,6 +127,20 @@ def test_a_whole_run_with_failures_in_it_leaks_nothing(
         ("predictions.csv", "image"),
         ("predictions.csv", "study"),
     }
+
+
+def test_wandb_is_given_the_configuration_without_any_path(hybrid: Hybrid, tmp_path: Path) -> None:
+    """The folders of the data and of the run bear a patient's name; warnings would stand beside the run's own lines."""
+    data, folder = tmp_path / f"data {WORDS['patient']}", tmp_path / WORDS["patient"] / "run"
+    shutil.copytree(hybrid.data.root, data)
+    ended = run(command(hybrid, data, "fit", folder, "--trainer.max_epochs", 1), tmp_path / "streams")
+    assert ended.status == 0, ended.err
+    assert "anonymous" not in ended.err
+    (file,) = folder.rglob("*.wandb")
+    records = dict(contents(file.name, file.read_bytes()))[f"{file.name}!records"]
+    for given in (b'"lr":0.003', b'"max_epochs":1', b'"batch_size":8', b'"label_term":"channel"', b'"name":"test_resnet"'):
+        assert given in records
+    assert [form for form, needle in forms(WORDS["patient"]).items() if needle in records] == []
 
 
 @pytest.mark.parametrize("jobs", [1, 2])

@@ -495,6 +495,12 @@ def test_a_run_whose_folder_was_moved_keeps_its_best_checkpoint(hybrid: Hybrid, 
     assert (criterion[0] == min(criterion)) == (digests(folder)["best.ckpt"] == digests(whole)["best.ckpt"])
 
 
+def test_an_epoch_without_a_validation_is_nothing_to_warn_of(hybrid: Hybrid, tmp_path: Path) -> None:
+    ended = run(fit(hybrid, tmp_path / "run", "--trainer.check_val_every_n_epoch", 2), tmp_path / "streams")
+    assert ended.status == 0, ended.err
+    assert "ModelCheckpoint" not in ended.err
+
+
 # --- Ctrl-C and SIGTERM ----------------------------------------------------------------------------------------------------------------
 
 SUPERVISED = '{"supervised": {"class_path": "hybridpt.objectives.Supervised", "init_args": {"dim": 16}}}'

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import yaml
+from lightning import Callback, LightningModule, Trainer
 
 import hybridpt
 from hybridpt.checkpoint import read_checkpoint
@@ -130,11 +131,50 @@ def test_a_resumed_run_goes_on_as_if_it_had_never_stopped(config: Path, fitted: 
 STOP_AFTER_ONE = ("--trainer.callbacks+", "tests.hybridpt.test_cli.StopAfterOne")
 
 
-class StopAfterOne(__import__("lightning").Callback):  # type: ignore[misc]
+def epochs_of(folder: Path) -> int:
+    return int(read_checkpoint(folder / "last.ckpt")["epoch"]) + 1
+
+
+WORSE = ("--trainer.callbacks+", "tests.hybridpt.test_cli.Worse")
+"""Every epoch is worse than the one before it."""
+
+
+class Worse(Callback):
+    """Puts the number of the epoch in the place of val/criterion."""
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.callback_metrics["val/criterion"].fill_(trainer.current_epoch)
+
+
+def test_patience_given_by_hand_wins_over_the_checkpoints(
+    config: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("fit", "--config", config, "--data.gold", "null", *WORSE)
+    assert run(*words, "--trainer.default_root_dir", tmp_path, "--early_stopping", 1, "--trainer.max_epochs", 9) == 0
+    assert epochs_of(tmp_path) == 2
+    assert "ended by --early_stopping 1 after epoch 2: val/criterion no longer falls below 0.0000" in capsys.readouterr().out
+    go_on = (*words, "--ckpt_path", tmp_path / "last.ckpt")
+    assert run(*go_on, "--early_stopping", 3, "--trainer.max_epochs", 9) == 0
+    assert epochs_of(tmp_path) == 4
+    assert "ended by --early_stopping 3 after epoch 4" in capsys.readouterr().out
+    assert run(*go_on, "--early_stopping", 3, "--trainer.max_epochs", 9) == 0  # nothing is left to train
+    assert epochs_of(tmp_path) == 4
+    assert run(*go_on, "--early_stopping", 9, "--trainer.max_epochs", 5) == 0
+    assert epochs_of(tmp_path) == 5
+    assert "--early_stopping 9" not in capsys.readouterr().out
+
+
+def test_patience_counts_epochs_with_a_validation(config: Path, tmp_path: Path) -> None:
+    words = ("--early_stopping", 1, "--trainer.max_epochs", 9, "--trainer.check_val_every_n_epoch", 2)
+    assert run("fit", "--config", config, "--data.gold", "null", *WORSE, "--trainer.default_root_dir", tmp_path, *words) == 0
+    assert epochs_of(tmp_path) == 4
+
+
+class StopAfterOne(Callback):
     """Ends a run after its first epoch, as if somebody had stopped it."""
 
-    def on_train_epoch_end(self, trainer: object, pl_module: object) -> None:
-        trainer.should_stop = True  # type: ignore[attr-defined]
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.should_stop = True
 
 
 def test_resuming_with_another_model_is_refused(config: Path, fitted: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -114,7 +114,7 @@ def two(config: Path) -> Path:
     assert stopped.stdout.count("epoch 1/2") == 1
     resumed = run(*start, "--ckpt_path", folder / "last.ckpt")
     assert resumed.returncode == 0, resumed.stderr
-    assert resumed.stdout.count("epoch 2/2") == 1
+    assert [resumed.stdout.count(said) for said in ("the run writes into", "epoch 2/2", "the best checkpoint is")] == [1, 1, 1]
     return folder
 
 
@@ -163,6 +163,17 @@ def test_a_nan_in_one_process_stops_both_with_one_file(config: Path, tmp_path: P
     assert [path.name for path in folder.glob("*.json")] == ["nonfinite.json"]
     body = json.loads((folder / "nonfinite.json").read_text(encoding="utf-8"))
     assert body["not_finite_in_the_input"] == {"image": [body["images"][8 + 1]["row"]]}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_that_two_processes_cannot_go_on_from_is_told_once(config: Path, tmp_path: Path) -> None:
+    """One process was stopped in the middle of an epoch."""
+    words = ("fit", "--config", config, "--trainer.default_root_dir", tmp_path)
+    assert run(*words, "--trainer.callbacks+", "tests.hybridpt.test_distributed_cli.Stop").returncode == 128 + signal.SIGTERM
+    done = run(*words, *TWO, "--ckpt_path", tmp_path / "last.ckpt")
+    assert done.returncode == 2, done.stderr
+    (line,) = errors(done)
+    assert "in the middle of an epoch with 8 images a batch on 1 process(es), not 8 images a batch on 2" in line
 
 
 def meet(rank: int, meeting: str, folder: str) -> None:
