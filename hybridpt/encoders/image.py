@@ -153,7 +153,7 @@ class TimmEncoder(ImageEncoder):
     ) -> None:
         super().__init__()
         self.name = name
-        self._sized: dict[str, Any] = {} if image_size is None else {"img_size": image_size}
+        self._sized: dict[str, Any] = {} if image_size is None else {"img_size": int(image_size)}
         if Path(name).is_dir():
             raise UsageError(
                 f"--model.image_encoder.init_args.name: expected a name in timm, got the folder {name}; give a checkpoint's encoders "

@@ -105,6 +105,27 @@ def test_a_class_that_a_checkpoint_names_is_imported_only_from_the_encoders_and_
     assert not {module for module in set(sys.modules) - before if module.startswith((STRANGE, "hybridpt.__main__"))}
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"name": 'test_resnet"); open("executed", "w") #'},
+        {"name": 'test_resnet.a"); open("executed", "w") #'},
+        {"name": "test_vit", "image_size": '32); open("executed", "w") #'},
+    ],
+)
+def test_an_export_carries_out_no_python_of_a_checkpoint(
+    whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: dict[str, Any]
+) -> None:
+    """The model card's Python, which an export runs, has names and numbers of the checkpoint in it."""
+    monkeypatch.chdir(tmp_path)
+    body = read_checkpoint(whole / "last.ckpt")
+    body["hybridpt"]["model"]["image_encoder"]["init_args"] = arguments
+    torch.save(body, "strange.ckpt")
+    assert main(["export", "strange.ckpt", "-o", "encoder"]) in (1, 2)
+    one_error(capsys)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["strange.ckpt"]
+
+
 DAMAGED: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "a newer version": (lambda b: b["hybridpt"].update(version=9), "expected a checkpoint of version 2, found version 9; update"),
     "an older version": (lambda b: b["hybridpt"].update(version=0), "found version 0; read it with the hybridpt that wrote it"),
