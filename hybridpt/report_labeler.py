@@ -102,7 +102,7 @@ class _LabelerWriter(Callback):
         model = cast(ReportModule, pl_module)
         kept = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor is not None]
         best = kept[0].best_model_path if kept else ""
-        if best:
+        if Path(best).is_file():  # a resumed run may have lost it
             load_weights(model, read_checkpoint(best), best)
         folder = Path(trainer.default_root_dir) / FOLDER
         write_labeler(model, model._data.vocabulary(), folder)
