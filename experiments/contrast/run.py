@@ -11,14 +11,26 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
-from scipy.stats import t
+import torch
+from scipy.stats import rankdata, t
 
+import hybridpt
+from hybridpt.data.images import read_image
+from hybridpt.data.text import contrastive_units
+from hybridpt.data.transforms import standard
 from labelers.io import atomic_path
 
 DEMO = Path("runs/demo")
 UNITS, NEGATIVES = ("report", "sentence"), ("all", "dataset")
-MEASURES = (("supervised", "auprc"), ("supervised", "nll"), ("zero_shot", "auroc"))
+MEASURES = (
+    ("supervised", "auprc"),
+    ("supervised", "nll"),
+    ("zero_shot", "auroc"),
+    ("retrieval", "hospital"),
+    ("retrieval", "report"),
+)
 Way = tuple[str, str, int]
 
 
@@ -45,7 +57,40 @@ def score(output: Path, config: str, way: Way) -> pd.DataFrame:
     rows = pd.read_csv(results)
     rows = rows[(rows["finding"] == "macro") & (rows["dataset"] == "all")]
     about = {"config": Path(config).stem, "text_unit": unit, "negatives": negatives, "seed": seed}
-    return rows[["task", "metric", "value", "low", "high"]].assign(**about)
+    rows = pd.concat([rows[["task", "metric", "value", "low", "high"]], retrieval(folder / "fit" / "best.ckpt", unit)])
+    return rows.assign(**about)
+
+
+@torch.inference_mode()
+def retrieval(checkpoint: Path, unit: str) -> pd.DataFrame:
+    """Ask which reports of the test lie near an image, by AUROC, so that one half tells nothing; means over the images that have a report.
+
+    ``hospital``: reports of its hospital (its own left out) against those of others. ``report``: its own against others of its hospital.
+    """
+    model = hybridpt.load(checkpoint)
+    clip = model.objectives["clip"]
+    manifest = pd.read_csv(DEMO / "data" / "manifest.csv")
+    rows = manifest[(manifest["split"] == "test") & manifest["report"].notna()]
+    studies = rows.drop_duplicates("study_id")
+    texts = contrastive_units(studies["report"].tolist(), unit)
+    parts = clip.encode_prompts(model.encoders, [part for text in texts for part in text])
+    reports = torch.stack([part.mean(dim=0) for part in parts.split([len(text) for text in texts])])
+    size = model.sources.image_size
+    pixels = torch.stack([standard(read_image(DEMO / "data" / image), size) for image in rows["image"]])
+    images = torch.cat([clip.spaces["text"](model.encoders.image(part).pooled) for part in pixels.split(64)])
+    near = rankdata((images @ torch.nn.functional.normalize(reports, dim=1).T).numpy(), axis=1)
+    own = rows["study_id"].to_numpy()[:, None] == studies["study_id"].to_numpy()
+    here = rows["dataset"].to_numpy()[:, None] == studies["dataset"].to_numpy()
+    hospital = [auroc(rank[~mine], near_by[~mine]) for rank, mine, near_by in zip(near, own, here, strict=True)]
+    report = [auroc(rank[near_by], mine[near_by]) for rank, mine, near_by in zip(near, own, here, strict=True)]
+    found = {"task": "retrieval", "metric": ["hospital", "report"], "value": [np.mean(hospital), np.mean(report)]}
+    return pd.DataFrame({**found, "low": np.nan, "high": np.nan})
+
+
+def auroc(score: np.ndarray, positive: np.ndarray) -> float:
+    """How often a positive has the higher score, ties one half (Mann and Whitney 1947); (N,) each."""
+    count = positive.sum()
+    return float((rankdata(score)[positive].mean() - (count + 1) / 2) / (len(score) - count))
 
 
 def main() -> None:
