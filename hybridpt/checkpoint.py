@@ -8,7 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import torch
 from lightning.fabric.plugins import TorchCheckpointIO
@@ -27,6 +27,7 @@ __all__ = [
     "CheckpointFiles",
     "HybridModule",
     "RunCheckpoint",
+    "TrainedEncoder",
     "checkpoint_file",
     "load",
     "load_encoders",
@@ -245,23 +246,44 @@ def load(checkpoint: str | Path) -> HybridModule:
     return model.eval()
 
 
-def load_image_encoder(checkpoint: str | Path) -> tuple[ImageEncoder, Sources, dict[str, Any]]:
+class TrainedEncoder(NamedTuple):
+    """The image encoder of a checkpoint.
+
+    Attributes:
+        encoder: In evaluation mode.
+        sources: What it was trained on.
+        objectives: By name, the class and the weight of each objective that it was trained with.
+    """
+
+    encoder: ImageEncoder
+    sources: Sources
+    objectives: dict[str, tuple[str, float]]
+
+
+def load_image_encoder(checkpoint: str | Path) -> TrainedEncoder:
     """Make the image encoder of a checkpoint alone; its objectives may be of classes that nobody imported.
 
     Args:
         checkpoint: A .ckpt file that ``hybridpt fit`` wrote.
 
-    Returns:
-        The encoder in evaluation mode, what it was trained on, and the configuration of the whole model.
-
     Raises:
         InputError: As ``load``.
     """
     body, config = _with_configuration(checkpoint)
-    encoder: ImageEncoder = _made(body, checkpoint, lambda: _instantiate(config["image_encoder"], str(checkpoint)))
+
+    def make() -> tuple[ImageEncoder, dict[str, tuple[str, float]]]:
+        encoder = _instantiate(config["image_encoder"], str(checkpoint))
+        if not isinstance(encoder, ImageEncoder):
+            raise TypeError
+        terms = config["objectives"].items()
+        return encoder, {
+            n: (t["class_path"].rpartition(".")[2], float(t.get("init_args", {}).get("weight", 1))) for n, t in terms
+        }
+
+    encoder, objectives = _made(body, checkpoint, make)
     begin = "encoders.image."
     _fill(encoder, {n.removeprefix(begin): v for n, v in body["state_dict"].items() if n.startswith(begin)}, checkpoint)
-    return encoder.eval(), sources_of(body, checkpoint), config
+    return TrainedEncoder(encoder.eval(), sources_of(body, checkpoint), objectives)
 
 
 def _with_configuration(checkpoint: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:

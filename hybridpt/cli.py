@@ -71,7 +71,7 @@ def _export(arguments: list[str]) -> None:
         prog="hybridpt export", description="Write the image encoder of a checkpoint for users of timm and transformers."
     )
     parser.add_argument("checkpoint", type=str, help="a .ckpt file that 'hybridpt fit' wrote")
-    parser.add_argument("-o", "--output", type=str, required=True, help="folder to write; it must not exist yet")
+    parser.add_argument("-o", "--output", type=str, required=True, help="folder to write; it must not exist yet, or be empty")
     values = parser.parse_args(arguments)
     from hybridpt.export import export
 

@@ -12,8 +12,7 @@ from typing import Any
 import torch
 
 import hybridpt
-from hybridpt.checkpoint import load_image_encoder
-from hybridpt.data.sources import Sources
+from hybridpt.checkpoint import TrainedEncoder, load_image_encoder
 from hybridpt.encoders import ImageEncoder
 from labelers.errors import InputError, UsageError
 
@@ -40,13 +39,14 @@ def export(checkpoint: str | Path, output: str | Path) -> None:
     output = Path(output).absolute()  # "." has no name
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UsageError(f"{output}: holds something already; choose a folder that is empty or does not exist yet")
-    encoder, sources, config = load_image_encoder(checkpoint)
+    trained = load_image_encoder(checkpoint)
+    encoder, sources = trained.encoder, trained.sources
     output.parent.mkdir(parents=True, exist_ok=True)
     made = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output if output.exists() else output.parent))
     try:
         snippet = encoder.save(made, sources.image_size)
         _check_same(encoder, sources.image_size, snippet.replace("{folder}", _quoted(made)), checkpoint)
-        card = _card(encoder, sources, config, snippet.replace("{folder}", _quoted(Path(output.name))))
+        card = _card(trained, snippet.replace("{folder}", _quoted(Path(output.name))))
         (made / "README.md").write_text(card, encoding="utf-8")
         made.chmod(0o777 & ~_umask())
         if output.exists():  # somebody may be in it
@@ -83,16 +83,14 @@ def _check_same(encoder: ImageEncoder, size: int, snippet: str, checkpoint: str 
         )
 
 
-def _card(encoder: ImageEncoder, sources: Sources, config: dict[str, Any], snippet: str) -> str:
+def _card(trained: TrainedEncoder, snippet: str) -> str:
     """The model card: what it is, what it was trained on, how to load it, what it must not be used for."""
-    terms = [
-        f"{name} ({term['class_path'].rpartition('.')[2]}, weight {term.get('init_args', {}).get('weight', 1):g})"
-        for name, term in config["objectives"].items()
-    ]
+    encoder, sources, objectives = trained
+    terms = [f"{name} ({kind}, weight {weight:g})" for name, (kind, weight) in objectives.items()]
     findings = "\n".join(f"| {name} | {p:.3f} |" for name, p in zip(sources.findings, sources.prevalence, strict=True))
     weights = sum(p.numel() for p in encoder.parameters())
     return f"""---
-library_name: timm
+library_name: {encoder.library}
 tags: [radiology, chest-x-ray, image-feature-extraction]
 ---
 

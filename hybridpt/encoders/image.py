@@ -20,8 +20,7 @@ __all__ = ["ImageEncoder", "ImageFeatures", "TimmEncoder", "places"]
 
 SNIPPET = """import timm  # recent releases of transformers read it too: AutoModel.from_pretrained("{{folder}}")
 
-weights = {{"file": "{{folder}}/model.safetensors", "custom_load": False, "input_size": (1, {size}, {size})}}
-model = timm.create_model({name}, in_chans=1, num_classes=0, {sized}pretrained=True, pretrained_cfg_overlay=weights).eval()
+model = timm.create_model({name}, in_chans=1, num_classes=0, {sized}checkpoint_path="{{folder}}/model.safetensors").eval()
 pooled = model((image - {mean:.6g}) / {std:.6g})  # image: (B, 1, {size}, {size}), grey levels in [0, 1]
 """
 
@@ -46,6 +45,9 @@ class ImageEncoder(nn.Module, ABC):
     width: int
     kept: Mapping[str, Any] = {}
     """What a checkpoint keeps of the files that the encoder was made from, so that it can be made without them (``encoders.kept``)."""
+
+    library: str = "pytorch"
+    """Whose users ``save`` writes for, as model cards name it."""
 
     @abstractmethod
     def forward(self, image: Tensor) -> ImageFeatures:
@@ -147,6 +149,8 @@ class TimmEncoder(ImageEncoder):
     Raises:
         UsageError: timm has no model of that name, cannot make it for that size, or has no weights for it at hand.
     """
+
+    library = "timm"
 
     def __init__(
         self, name: str = "resnet50", pretrained: bool = False, image_size: int | None = None, drop_rate: float = 0.0

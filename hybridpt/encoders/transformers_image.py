@@ -51,16 +51,18 @@ class TransformersImageEncoder(ImageEncoder):
         UsageError: The model cannot be loaded; the message says how to give one.
     """
 
+    library = "transformers"
+
     def __init__(self, name: str = "microsoft/rad-dino", pretrained: bool = True, frozen: bool = False) -> None:
         super().__init__()
         try:
             made = make_model(name, pretrained)
         except InputError:  # of what a checkpoint kept
             raise
-        except (OSError, ValueError, KeyError) as error:  # its message repeats addresses and advice of the hub
+        except Exception as error:  # of many kinds, whose messages repeat addresses and advice of the hub
             raise UsageError(
                 f"the image model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote, or a "
-                "name that the hub or its local cache has"
+                "name that the hub or its local cache has (HF_HUB_OFFLINE=1 keeps to the cache)"
             ) from None
         self.model = cast(Any, made)
         known = inspect.signature(self.model.forward).parameters

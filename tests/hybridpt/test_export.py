@@ -140,6 +140,7 @@ def test_the_model_card_says_what_it_was_trained_on(tmp_path: Path) -> None:
     assert main(["export", str(checkpoint), "-o", str(tmp_path / "deep" / "encoder")]) == 0
     card = (tmp_path / "deep" / "encoder" / "README.md").read_text(encoding="utf-8")
     for part in (
+        "library_name: timm",
         "28 x 28 pixels",
         "| Edema | 0.200 |",
         "Data sets: north",
