@@ -175,7 +175,7 @@ class TransformersEncoder(HuggingFaceEncoder):
             weights, tokenizer = make_model(name, pretrained), make_tokenizer(name)
         except InputError:  # of what a checkpoint kept
             raise
-        except (OSError, ValueError) as error:
+        except Exception as error:  # of many kinds, as a cut-off file
             raise UsageError(
                 f"the text model '{name}' cannot be loaded ({type(error).__name__}); give a folder that save_pretrained wrote (model and "
                 "tokenizer), or a name that the hub or its local cache has"
